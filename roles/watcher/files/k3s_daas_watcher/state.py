@@ -1,0 +1,102 @@
+"""What the watcher must still know after a restart. No secrets in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from k3s_daas import logs
+
+from .files import write_atomic
+
+log = logs.get_logger(__name__)
+
+STATE_NAME = "state.json"
+SLASHED_NAME = "slashed"
+_MAX_BYTES = 256 * 1024
+
+
+class KnownMaster(BaseModel):
+    """The last master all endpoints agreed on, with the CA that matched its on-chain hash.
+
+    Kept so that heartbeats go on while the chain can't be reached, also over a restart.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    epoch: int
+    endpoint: str
+    api_server: str
+    ca_hash: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+    ca_pem: str
+
+
+class State(BaseModel):
+    """Times in ms since the epoch; None for "never"."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", validate_assignment=True)
+
+    version: Annotated[Literal[1], Field(alias="schema")] = 1
+    node_id: str
+    # No heartbeat that the master may have recorded had a later timestamp than this.
+    timestamp_floor_ms: int = 0
+    consecutive_failures: int = 0
+    last_failure: str | None = None
+    last_heartbeat_ms: int | None = None
+    last_validation_ms: int | None = None
+    status: str | None = None
+    stake_mist: int | None = None
+    token_generation: int | None = None
+    token_expires_at_ms: int | None = None
+    restarts: int = 0
+    next_restart_ms: int = 0
+    master: KnownMaster | None = None
+
+
+class StateStore:
+    """`<state_dir>/state.json`, written whole or not at all."""
+
+    def __init__(self, state_dir: Path, node_id: str) -> None:
+        self._path = state_dir / STATE_NAME
+        self._slashed = state_dir / SLASHED_NAME
+        self.state = self._load(node_id)
+        self._written = b""
+
+    def _load(self, node_id: str) -> State:
+        fresh = State(node_id=node_id)
+        try:
+            with self._path.open("rb") as file:
+                raw = file.read(_MAX_BYTES)
+            state = State.model_validate_json(raw)
+        except FileNotFoundError:
+            return fresh
+        except (OSError, ValidationError) as error:
+            # Only counters and the last view are lost; the chain and the clock give them back.
+            log.warning("state can't be read, starting anew", path=str(self._path), why=type(error).__name__)
+            return fresh
+        return state if state.node_id == node_id else fresh
+
+    def save(self) -> None:
+        """Write the state if it changed. A full disk is logged, not fatal: the stake check must go on."""
+        data = self.state.model_dump_json(by_alias=True).encode() + b"\n"
+        if data == self._written:
+            return
+        try:
+            write_atomic(self._path, data)
+        except OSError as error:
+            log.error("state can't be written", path=str(self._path), why=os.strerror(error.errno or 0))
+            return
+        self._written = data
+
+    @property
+    def slashed(self) -> bool:
+        """Whether this worker was once seen slashed by this host."""
+        return self._slashed.exists()
+
+    def mark_slashed(self, now_ms: int) -> None:
+        """Remember it for ever: a slash is final. Raises OSError."""
+        text = f'{{"node_id": "{self.state.node_id}", "seen_at_ms": {now_ms}}}\n'
+        write_atomic(self._slashed, text.encode())
