@@ -1,0 +1,757 @@
+/// Workers and the SUI they staked.
+///
+/// One shared `Registry` holds every worker of a fleet by its node id, with the stake as a `Balance<SUI>`
+/// inside the worker's record. Amounts are in MIST (1 SUI = 1,000,000,000 MIST), times in milliseconds of
+/// `sui::clock::Clock`.
+///
+/// Money rules:
+/// - `Registry.staked` is the sum of all workers' balances, slashed remainders included.
+/// - A stake leaves only by `withdraw`, to the address fixed at staking, or as a slash share to the treasury.
+/// - The terms (minimum, windows, slash share) are copied into the worker when it stakes.
+///
+/// Loops here are plain: the standard library's macros are expanded from its source, which the offline compiler
+/// does not have, and so both compilers make the same bytecode.
+module k3s_daas::worker_registry;
+
+use k3s_daas::seal_token;
+use std::string::String;
+use sui::balance::{Self, Balance};
+use sui::clock::Clock;
+use sui::coin::Coin;
+use sui::event;
+use sui::sui::SUI;
+use sui::table::{Self, Table};
+use sui::vec_set::{Self, VecSet};
+
+// === Errors ===
+
+#[error]
+const EWrongVersion: vector<u8> =
+    b"The registry belongs to another version of this package: call the newest package, or migrate the registry";
+#[error]
+const ENotUpgrade: vector<u8> = b"The registry is already at this package's version";
+#[error]
+const EWrongRegistry: vector<u8> = b"The capability was made for another registry";
+#[error]
+const EInvalidName: vector<u8> = b"A registry's name has 1 to 64 bytes";
+#[error]
+const EMinStakeTooLow: vector<u8> = b"The minimum stake is at least 1 SUI (1,000,000,000 MIST)";
+#[error]
+const EWindowTooLong: vector<u8> = b"Slash and unbonding windows are at most 30 days (2,592,000,000 ms)";
+#[error]
+const ESlashShareTooHigh: vector<u8> = b"The slash share is at most 5,000 basis points (50 %)";
+#[error]
+const EAllowListFull: vector<u8> = b"The allow-list holds at most 1,000 owners";
+#[error]
+const EOwnerNotAllowed: vector<u8> =
+    b"This registry is not open and the sender is not on its list of allowed owners";
+#[error]
+const EInsufficientStake: vector<u8> = b"The stake is below the registry's minimum for a worker";
+#[error]
+const EPaymentMismatch: vector<u8> = b"The payment must be exactly the sum of the amounts";
+#[error]
+const EInvalidNodeId: vector<u8> =
+    b"A node id is an RFC 1123 label: 1 to 63 of a-z, 0-9 and '-', with no '-' at either end";
+#[error]
+const EInvalidWithdrawalAddress: vector<u8> = b"The withdrawal address must not be 0x0";
+#[error]
+const EWorkerAlreadyExists: vector<u8> =
+    b"The node id is taken: by a registered worker, or for ever by a slashed one";
+#[error]
+const ETooManyWorkers: vector<u8> = b"An owner has at most 2,000 workers in one registry";
+#[error]
+const EWorkerNotFound: vector<u8> = b"No worker with this node id is registered here";
+#[error]
+const ENotWorkerOwner: vector<u8> = b"Only the worker's owner may do this";
+#[error]
+const EEmptyBatch: vector<u8> = b"A batch names at least one worker";
+#[error]
+const ELengthMismatch: vector<u8> = b"The vectors of a batch must have the same length";
+#[error]
+const EMasterSuperseded: vector<u8> = b"The master capability's epoch is over: a newer master was appointed";
+#[error]
+const EUnknownStatus: vector<u8> = b"A master sets only the statuses active, busy and offline";
+#[error]
+const EInvalidStatusChange: vector<u8> =
+    b"A master sets the status only of pending, active, busy and offline workers";
+#[error]
+const EWorkerJailed: vector<u8> =
+    b"A slash of this worker is proposed: it can't leave until that is executed or cancelled";
+#[error]
+const EWorkerSlashed: vector<u8> = b"The worker is slashed, which is final";
+#[error]
+const EAlreadyUnbonding: vector<u8> = b"The worker is already unbonding";
+#[error]
+const ENotUnbonding: vector<u8> = b"Request the unstake first: the worker is not unbonding";
+#[error]
+const EUnbondingWindowOpen: vector<u8> = b"The unbonding window is not over yet";
+#[error]
+const ENothingToWithdraw: vector<u8> = b"The remainder of this slashed worker's stake is already withdrawn";
+
+// === Constants ===
+
+/// Version of the package's view of the registry; raised by an upgrade that changes the rules.
+const VERSION: u64 = 1;
+/// 1 SUI in MIST.
+const MIN_STAKE_FLOOR: u64 = 1_000_000_000;
+/// 30 days in ms.
+const MAX_WINDOW_MS: u64 = 2_592_000_000;
+/// 50 % in basis points.
+const MAX_SLASH_SHARE_BPS: u64 = 5_000;
+const BPS: u64 = 10_000;
+const MAX_NAME_BYTES: u64 = 64;
+const MAX_NODE_ID_BYTES: u64 = 63;
+/// Keeps the registry object, which carries the list, far below the largest object size (250 KB).
+const MAX_ALLOWED_OWNERS: u64 = 1_000;
+/// Keeps an owner's list of 63-byte node ids below the largest object size (250 KB).
+const MAX_WORKERS_PER_OWNER: u64 = 2_000;
+const INITIAL_REPUTATION: u64 = 100;
+
+// === Structs ===
+
+/// Where a worker is in its life.
+public enum Status has copy, drop, store {
+    /// Staked, not joined yet.
+    Pending,
+    Active,
+    /// Active, at its concurrency limit.
+    Busy,
+    /// No heartbeat; never a reason for a slash.
+    Offline,
+    /// A slash is proposed: the stake is locked.
+    Jailed,
+    /// Final.
+    Slashed,
+    /// Leaving.
+    Unbonding,
+}
+
+/// One fleet. Seal tokens are dynamic fields of its id (see `seal_token`).
+public struct Registry has key {
+    id: UID,
+    version: u64,
+    name: String,
+    /// Anybody may stake; otherwise only `allowed_owners`.
+    open: bool,
+    allowed_owners: VecSet<address>,
+    min_stake: u64,
+    slash_window_ms: u64,
+    unbonding_window_ms: u64,
+    slash_share_bps: u64,
+    /// A master is appointed by attestation only.
+    require_attestation: bool,
+    /// Sum of all workers' balances, in MIST.
+    staked: u64,
+    /// Slash shares.
+    treasury: Balance<SUI>,
+    workers: Table<String, Worker>,
+    /// Node ids by owner, for as long as the registry holds stake of that worker.
+    owners: Table<address, vector<String>>,
+    master: Option<Master>,
+}
+
+public struct Worker has store {
+    node_id: String,
+    owner: address,
+    stake: Balance<SUI>,
+    status: Status,
+    /// Id of the one StakeProof that counts.
+    proof: ID,
+    withdrawal_address: address,
+    registered_at_ms: u64,
+    status_changed_at_ms: u64,
+    min_stake: u64,
+    slash_window_ms: u64,
+    unbonding_window_ms: u64,
+    slash_share_bps: u64,
+    reputation: u64,
+    /// The slash proposed against a jailed worker.
+    proposal: Option<Proposal>,
+    /// When the stake of an unbonding worker, or the remainder of a slashed one, may be withdrawn.
+    unbonding_until_ms: Option<u64>,
+}
+
+/// A slash that waits for its window; see `slashing`.
+public struct Proposal has copy, drop, store {
+    reason: u8,
+    /// SHA-256 of the evidence.
+    evidence_hash: vector<u8>,
+    proposed_at_ms: u64,
+    executable_at_ms: u64,
+    /// Status to return to when the proposal is cancelled.
+    previous: Status,
+}
+
+/// The one live master. `endpoint`, `api_server` and `ca_hash` are empty until it announces itself.
+public struct Master has copy, drop, store {
+    epoch: u64,
+    account: address,
+    endpoint: String,
+    api_server: String,
+    /// SHA-256 that pins the cluster's CA, as k3s computes it.
+    ca_hash: vector<u8>,
+    announced_at_ms: u64,
+}
+
+/// Shows in the owner's wallet that a worker is staked. Soulbound: no `store`, so only this module could
+/// transfer it. It counts only while the registry's record of `node_id` names this object's id.
+public struct StakeProof has key { id: UID, registry: ID, node_id: String, owner: address }
+
+/// Changes the allow-list and migrates the registry.
+public struct AdminCap has key, store { id: UID, registry: ID }
+/// Appoints masters.
+public struct OperatorCap has key, store { id: UID, registry: ID }
+/// Proposes slashes.
+public struct SlasherCap has key, store { id: UID, registry: ID }
+/// Cancels proposed slashes.
+public struct ArbiterCap has key, store { id: UID, registry: ID }
+
+/// The right of the appointed master, good while `epoch` is the registry's. Soulbound.
+public struct MasterCap has key { id: UID, registry: ID, epoch: u64 }
+
+// === Events ===
+
+public struct RegistryCreatedEvent has copy, drop { registry: ID, name: String, creator: address }
+
+public struct WorkerRegisteredEvent has copy, drop {
+    registry: ID,
+    node_id: String,
+    owner: address,
+    stake_amount: u64,
+    withdrawal_address: address,
+    timestamp_ms: u64,
+}
+
+public struct StakeDepositedEvent has copy, drop {
+    registry: ID,
+    node_id: String,
+    owner: address,
+    amount: u64,
+    timestamp_ms: u64,
+}
+
+public struct WorkerStatusChangedEvent has copy, drop {
+    registry: ID,
+    node_id: String,
+    old_status: Status,
+    new_status: Status,
+    timestamp_ms: u64,
+}
+
+public struct UnstakeRequestedEvent has copy, drop {
+    registry: ID,
+    node_id: String,
+    owner: address,
+    unbonding_until_ms: u64,
+    timestamp_ms: u64,
+}
+
+public struct StakeWithdrawnEvent has copy, drop {
+    registry: ID,
+    node_id: String,
+    recipient: address,
+    amount: u64,
+    timestamp_ms: u64,
+}
+
+// === Registry ===
+
+/// Creates and shares a registry and gives its four capabilities to the sender.
+///
+/// `min_stake` in MIST, at least 1 SUI; windows in ms, at most 30 days; `slash_share_bps` at most 5,000.
+#[allow(lint(self_transfer))]
+public fun create_registry(
+    name: String,
+    open: bool,
+    min_stake: u64,
+    slash_window_ms: u64,
+    unbonding_window_ms: u64,
+    slash_share_bps: u64,
+    require_attestation: bool,
+    ctx: &mut TxContext,
+) {
+    assert!(name.length() > 0 && name.length() <= MAX_NAME_BYTES, EInvalidName);
+    assert!(min_stake >= MIN_STAKE_FLOOR, EMinStakeTooLow);
+    assert!(slash_window_ms <= MAX_WINDOW_MS && unbonding_window_ms <= MAX_WINDOW_MS, EWindowTooLong);
+    assert!(slash_share_bps <= MAX_SLASH_SHARE_BPS, ESlashShareTooHigh);
+
+    let creator = ctx.sender();
+    let registry = Registry {
+        id: object::new(ctx),
+        version: VERSION,
+        name,
+        open,
+        allowed_owners: vec_set::empty(),
+        min_stake,
+        slash_window_ms,
+        unbonding_window_ms,
+        slash_share_bps,
+        require_attestation,
+        staked: 0,
+        treasury: balance::zero(),
+        workers: table::new(ctx),
+        owners: table::new(ctx),
+        master: option::none(),
+    };
+    let id = object::id(&registry);
+    transfer::transfer(AdminCap { id: object::new(ctx), registry: id }, creator);
+    transfer::transfer(OperatorCap { id: object::new(ctx), registry: id }, creator);
+    transfer::transfer(SlasherCap { id: object::new(ctx), registry: id }, creator);
+    transfer::transfer(ArbiterCap { id: object::new(ctx), registry: id }, creator);
+    event::emit(RegistryCreatedEvent { registry: id, name, creator });
+    transfer::share_object(registry);
+}
+
+/// Lets `owner` stake in a registry that is not open. Allowing twice changes nothing.
+public fun allow_owner(registry: &mut Registry, cap: &AdminCap, owner: address) {
+    registry.assert_version();
+    registry.assert_bound(cap.registry);
+    if (registry.allowed_owners.contains(&owner)) return;
+    assert!(registry.allowed_owners.length() < MAX_ALLOWED_OWNERS, EAllowListFull);
+    registry.allowed_owners.insert(owner);
+}
+
+/// Takes `owner` off the allow-list; workers it already has stay. Taking off twice changes nothing.
+public fun disallow_owner(registry: &mut Registry, cap: &AdminCap, owner: address) {
+    registry.assert_version();
+    registry.assert_bound(cap.registry);
+    if (registry.allowed_owners.contains(&owner)) registry.allowed_owners.remove(&owner);
+}
+
+/// Brings the registry to this package's version after an upgrade; older packages can't use it any more.
+public fun migrate(registry: &mut Registry, cap: &AdminCap) {
+    registry.assert_bound(cap.registry);
+    assert!(registry.version < VERSION, ENotUpgrade);
+    registry.version = VERSION;
+}
+
+// === Staking ===
+
+/// Stakes the whole `payment` for a new worker of the sender and registers it as pending.
+/// The stake will only ever be paid out to `withdrawal_address`.
+public fun stake_and_register_worker(
+    registry: &mut Registry,
+    payment: Coin<SUI>,
+    node_id: String,
+    withdrawal_address: address,
+    clock: &Clock,
+    ctx: &mut TxContext,
+) {
+    registry.assert_may_stake(withdrawal_address, ctx);
+    registry.register(payment.into_balance(), node_id, withdrawal_address, clock.timestamp_ms(), ctx);
+}
+
+/// Stakes `amounts[i]` MIST of `payment` for a new worker `node_ids[i]`, for all of them or for none.
+/// `payment` is exactly the sum of the amounts.
+public fun stake_and_register_workers(
+    registry: &mut Registry,
+    payment: Coin<SUI>,
+    node_ids: vector<String>,
+    amounts: vector<u64>,
+    withdrawal_address: address,
+    clock: &Clock,
+    ctx: &mut TxContext,
+) {
+    registry.assert_may_stake(withdrawal_address, ctx);
+    assert!(!node_ids.is_empty(), EEmptyBatch);
+    assert!(node_ids.length() == amounts.length(), ELengthMismatch);
+    let now_ms = clock.timestamp_ms();
+    let mut rest = payment.into_balance();
+    let mut i = 0;
+    while (i < node_ids.length()) {
+        assert!(rest.value() >= amounts[i], EPaymentMismatch);
+        registry.register(rest.split(amounts[i]), node_ids[i], withdrawal_address, now_ms, ctx);
+        i = i + 1;
+    };
+    assert!(rest.value() == 0, EPaymentMismatch);
+    rest.destroy_zero();
+}
+
+/// Asks to leave: the worker is unbonding, and its stake can be withdrawn when the window is over.
+public fun request_unstake(registry: &mut Registry, node_id: String, clock: &Clock, ctx: &TxContext) {
+    registry.assert_version();
+    let now_ms = clock.timestamp_ms();
+    let worker = registry.worker_mut(node_id);
+    let owner = worker.owner;
+    assert!(owner == ctx.sender(), ENotWorkerOwner);
+    assert!(worker.status != Status::Jailed, EWorkerJailed);
+    assert!(worker.status != Status::Slashed, EWorkerSlashed);
+    assert!(worker.status != Status::Unbonding, EAlreadyUnbonding);
+    let unbonding_until_ms = now_ms + worker.unbonding_window_ms;
+    worker.unbonding_until_ms = option::some(unbonding_until_ms);
+    registry.set_status(node_id, Status::Unbonding, now_ms);
+    event::emit(UnstakeRequestedEvent {
+        registry: object::id(registry),
+        node_id,
+        owner,
+        unbonding_until_ms,
+        timestamp_ms: now_ms,
+    });
+}
+
+/// Pays the stake to the address fixed at staking, once the unbonding window is over. The owner or that
+/// address may call it.
+///
+/// An unbonding worker is removed with its seal token, and its node id is free again. A slashed worker's
+/// remainder is paid likewise, but its record stays, so that its node id is never used again.
+public fun withdraw(registry: &mut Registry, node_id: String, clock: &Clock, ctx: &mut TxContext) {
+    registry.assert_version();
+    let now_ms = clock.timestamp_ms();
+    let worker = registry.worker_mut(node_id);
+    let (owner, recipient, status) = (worker.owner, worker.withdrawal_address, worker.status);
+    assert!(ctx.sender() == owner || ctx.sender() == recipient, ENotWorkerOwner);
+    assert!(status != Status::Jailed, EWorkerJailed);
+    assert!(status == Status::Unbonding || status == Status::Slashed, ENotUnbonding);
+    assert!(worker.stake.value() > 0, ENothingToWithdraw);
+    assert!(now_ms >= *worker.unbonding_until_ms.borrow(), EUnbondingWindowOpen);
+
+    let stake = worker.stake.withdraw_all();
+    let amount = stake.value();
+    registry.staked = registry.staked - amount;
+    registry.forget_of_owner(owner, &node_id);
+    if (status == Status::Unbonding) {
+        let Worker { stake: empty, .. } = registry.workers.remove(node_id);
+        empty.destroy_zero();
+        // Otherwise the old owner's token would be good for the next worker of that name.
+        seal_token::remove_worker_token(&mut registry.id, node_id);
+    };
+    transfer::public_transfer(stake.into_coin(ctx), recipient);
+    event::emit(StakeWithdrawnEvent {
+        registry: object::id(registry),
+        node_id,
+        recipient,
+        amount,
+        timestamp_ms: now_ms,
+    });
+}
+
+// === Statuses ===
+
+/// Sets `node_ids[i]` to `statuses[i]` ("active", "busy" or "offline"), for all of them or for none. Only
+/// pending, active, busy and offline workers can be set. A worker that already has the status is left as it
+/// is, without an event.
+public fun set_worker_statuses(
+    registry: &mut Registry,
+    cap: &MasterCap,
+    node_ids: vector<String>,
+    statuses: vector<String>,
+    clock: &Clock,
+) {
+    registry.assert_version();
+    registry.assert_master(cap);
+    assert!(!node_ids.is_empty(), EEmptyBatch);
+    assert!(node_ids.length() == statuses.length(), ELengthMismatch);
+    let now_ms = clock.timestamp_ms();
+    let mut i = 0;
+    while (i < node_ids.length()) {
+        let new_status = settable_status(&statuses[i]);
+        let old_status = registry.worker(node_ids[i]).status;
+        assert!(
+            old_status == Status::Pending || old_status == Status::Active || old_status == Status::Busy ||
+            old_status == Status::Offline,
+            EInvalidStatusChange,
+        );
+        if (old_status != new_status) registry.set_status(node_ids[i], new_status, now_ms);
+        i = i + 1;
+    };
+}
+
+// === Getters ===
+
+/// Whether `node_id` is registered and belongs to `owner`.
+public fun is_worker_owner(registry: &Registry, node_id: String, owner: address): bool {
+    registry.worker_exists(node_id) && registry.worker(node_id).owner == owner
+}
+
+/// Whether `node_id` is registered and works: active, or busy.
+public fun is_worker_active(registry: &Registry, node_id: String): bool {
+    if (!registry.worker_exists(node_id)) return false;
+    let status = registry.worker(node_id).status;
+    status == Status::Active || status == Status::Busy
+}
+
+/// Node ids of `owner`'s workers whose stake, or what a slash left of it, the registry still holds.
+public fun owner_workers(registry: &Registry, owner: address): vector<String> {
+    if (registry.owners.contains(owner)) registry.owners[owner] else vector[]
+}
+
+/// Whether `node_id` has a record, be it a slashed worker's.
+public fun worker_exists(registry: &Registry, node_id: String): bool {
+    registry.workers.contains(node_id)
+}
+
+public fun worker_status(registry: &Registry, node_id: String): Status { registry.worker(node_id).status }
+
+/// Stake held for the worker, in MIST.
+public fun worker_stake(registry: &Registry, node_id: String): u64 { registry.worker(node_id).stake.value() }
+
+public fun worker_owner(registry: &Registry, node_id: String): address { registry.worker(node_id).owner }
+
+/// Whether `proof` is the one the worker's record names.
+public fun is_proof_live(registry: &Registry, proof: &StakeProof): bool {
+    proof.registry == object::id(registry) && registry.worker_exists(proof.node_id) &&
+    registry.worker(proof.node_id).proof == object::id(proof)
+}
+
+/// Sum of all stake held, in MIST.
+public fun staked(registry: &Registry): u64 { registry.staked }
+
+/// Slash shares held, in MIST.
+public fun treasury_value(registry: &Registry): u64 { registry.treasury.value() }
+
+public fun require_attestation(registry: &Registry): bool { registry.require_attestation }
+
+public fun master(registry: &Registry): Option<Master> { registry.master }
+
+/// Lower-case name of a status, as `set_worker_statuses` takes it.
+public fun status_name(status: &Status): String {
+    let name = match (status) {
+        Status::Pending => b"pending",
+        Status::Active => b"active",
+        Status::Busy => b"busy",
+        Status::Offline => b"offline",
+        Status::Jailed => b"jailed",
+        Status::Slashed => b"slashed",
+        Status::Unbonding => b"unbonding",
+    };
+    name.to_string()
+}
+
+// === For the package's other modules ===
+
+public(package) fun assert_version(registry: &Registry) {
+    assert!(registry.version == VERSION, EWrongVersion);
+}
+
+public(package) fun assert_operator(registry: &Registry, cap: &OperatorCap) {
+    registry.assert_bound(cap.registry);
+}
+
+public(package) fun assert_slasher(registry: &Registry, cap: &SlasherCap) {
+    registry.assert_bound(cap.registry);
+}
+
+public(package) fun assert_arbiter(registry: &Registry, cap: &ArbiterCap) {
+    registry.assert_bound(cap.registry);
+}
+
+/// The cap is this registry's and of the newest epoch.
+public(package) fun assert_master(registry: &Registry, cap: &MasterCap) {
+    registry.assert_bound(cap.registry);
+    assert!(registry.master.borrow().epoch == cap.epoch, EMasterSuperseded);
+}
+
+public(package) fun uid(registry: &Registry): &UID { &registry.id }
+
+public(package) fun uid_mut(registry: &mut Registry): &mut UID { &mut registry.id }
+
+/// Makes `account` the master of a new epoch, gives it the capability and returns the epoch. What the last
+/// master announced is forgotten, so that nobody trusts its CA any more.
+public(package) fun install_master(registry: &mut Registry, account: address, ctx: &mut TxContext): u64 {
+    let epoch = if (registry.master.is_some()) registry.master.borrow().epoch + 1 else 1;
+    registry.master = option::some(Master {
+        epoch,
+        account,
+        endpoint: b"".to_string(),
+        api_server: b"".to_string(),
+        ca_hash: vector[],
+        announced_at_ms: 0,
+    });
+    transfer::transfer(MasterCap { id: object::new(ctx), registry: object::id(registry), epoch }, account);
+    epoch
+}
+
+/// Records where the master is reached; returns its epoch.
+public(package) fun set_master_endpoint(
+    registry: &mut Registry,
+    endpoint: String,
+    api_server: String,
+    ca_hash: vector<u8>,
+    now_ms: u64,
+): u64 {
+    let master = registry.master.borrow_mut();
+    master.endpoint = endpoint;
+    master.api_server = api_server;
+    master.ca_hash = ca_hash;
+    master.announced_at_ms = now_ms;
+    master.epoch
+}
+
+public(package) fun is_jailed(status: &Status): bool { *status == Status::Jailed }
+
+public(package) fun is_slashed(status: &Status): bool { *status == Status::Slashed }
+
+public(package) fun is_unbonding(status: &Status): bool { *status == Status::Unbonding }
+
+/// When the worker's stake can be withdrawn, if it is leaving or slashed.
+public(package) fun unbonding_until_ms(registry: &Registry, node_id: String): Option<u64> {
+    registry.worker(node_id).unbonding_until_ms
+}
+
+/// Jails the worker under a proposal; returns when that can be executed.
+public(package) fun jail(
+    registry: &mut Registry,
+    node_id: String,
+    reason: u8,
+    evidence_hash: vector<u8>,
+    now_ms: u64,
+): u64 {
+    let worker = registry.worker_mut(node_id);
+    let executable_at_ms = now_ms + worker.slash_window_ms;
+    worker.proposal =
+        option::some(Proposal {
+            reason,
+            evidence_hash,
+            proposed_at_ms: now_ms,
+            executable_at_ms,
+            previous: worker.status,
+        });
+    registry.set_status(node_id, Status::Jailed, now_ms);
+    executable_at_ms
+}
+
+/// When the proposal against a jailed worker can be executed.
+public(package) fun executable_at_ms(registry: &Registry, node_id: String): u64 {
+    registry.worker(node_id).proposal.borrow().executable_at_ms
+}
+
+/// Drops the proposal against a jailed worker, which gets back the status it had.
+public(package) fun release(registry: &mut Registry, node_id: String, now_ms: u64) {
+    let Proposal { previous, .. } = registry.worker_mut(node_id).proposal.extract();
+    registry.set_status(node_id, previous, now_ms);
+}
+
+/// Slashes a jailed worker: its share goes to the treasury, and the remainder can be withdrawn after the
+/// unbonding window. Returns (share, remainder) in MIST.
+public(package) fun slash(registry: &mut Registry, node_id: String, now_ms: u64): (u64, u64) {
+    let worker = &mut registry.workers[node_id];
+    worker.proposal.extract();
+    // 128 bits: a stake above 2^64 / 5,000 MIST would overflow otherwise
+    let share = ((worker.stake.value() as u128) * (worker.slash_share_bps as u128) / (BPS as u128)) as u64;
+    registry.treasury.join(worker.stake.split(share));
+    worker.unbonding_until_ms = option::some(now_ms + worker.unbonding_window_ms);
+    let remaining = worker.stake.value();
+    registry.staked = registry.staked - share;
+    registry.set_status(node_id, Status::Slashed, now_ms);
+    (share, remaining)
+}
+
+// === Private ===
+
+fun assert_bound(registry: &Registry, cap_registry: ID) {
+    assert!(cap_registry == object::id(registry), EWrongRegistry);
+}
+
+fun assert_may_stake(registry: &Registry, withdrawal_address: address, ctx: &TxContext) {
+    registry.assert_version();
+    assert!(registry.open || registry.allowed_owners.contains(&ctx.sender()), EOwnerNotAllowed);
+    assert!(withdrawal_address != @0x0, EInvalidWithdrawalAddress);
+}
+
+fun register(
+    registry: &mut Registry,
+    stake: Balance<SUI>,
+    node_id: String,
+    withdrawal_address: address,
+    now_ms: u64,
+    ctx: &mut TxContext,
+) {
+    assert!(is_node_id(node_id.as_bytes()), EInvalidNodeId);
+    assert!(!registry.workers.contains(node_id), EWorkerAlreadyExists);
+    let amount = stake.value();
+    assert!(amount >= registry.min_stake, EInsufficientStake);
+
+    let owner = ctx.sender();
+    let id = object::id(registry);
+    let proof = StakeProof { id: object::new(ctx), registry: id, node_id, owner };
+    registry.workers.add(
+        node_id,
+        Worker {
+            node_id,
+            owner,
+            stake,
+            status: Status::Pending,
+            proof: object::id(&proof),
+            withdrawal_address,
+            registered_at_ms: now_ms,
+            status_changed_at_ms: now_ms,
+            min_stake: registry.min_stake,
+            slash_window_ms: registry.slash_window_ms,
+            unbonding_window_ms: registry.unbonding_window_ms,
+            slash_share_bps: registry.slash_share_bps,
+            reputation: INITIAL_REPUTATION,
+            proposal: option::none(),
+            unbonding_until_ms: option::none(),
+        },
+    );
+    registry.staked = registry.staked + amount;
+    if (!registry.owners.contains(owner)) registry.owners.add(owner, vector[]);
+    let node_ids = &mut registry.owners[owner];
+    assert!(node_ids.length() < MAX_WORKERS_PER_OWNER, ETooManyWorkers);
+    node_ids.push_back(node_id);
+    transfer::transfer(proof, owner);
+
+    event::emit(WorkerRegisteredEvent {
+        registry: id,
+        node_id,
+        owner,
+        stake_amount: amount,
+        withdrawal_address,
+        timestamp_ms: now_ms,
+    });
+    event::emit(StakeDepositedEvent { registry: id, node_id, owner, amount, timestamp_ms: now_ms });
+}
+
+/// RFC 1123 label, checked over bytes, so that it is ASCII as well.
+fun is_node_id(bytes: &vector<u8>): bool {
+    let length = bytes.length();
+    if (length == 0 || length > MAX_NODE_ID_BYTES) return false;
+    let mut i = 0;
+    while (i < length) {
+        let byte = bytes[i];
+        let alphanumeric = (byte >= 97 && byte <= 122) || (byte >= 48 && byte <= 57);
+        let inner_hyphen = byte == 45 && i > 0 && i < length - 1;
+        if (!alphanumeric && !inner_hyphen) return false;
+        i = i + 1;
+    };
+    true
+}
+
+fun settable_status(name: &String): Status {
+    let name = *name.as_bytes();
+    if (name == b"active") Status::Active
+    else if (name == b"busy") Status::Busy
+    else if (name == b"offline") Status::Offline
+    else abort EUnknownStatus
+}
+
+fun worker(registry: &Registry, node_id: String): &Worker {
+    assert!(registry.workers.contains(node_id), EWorkerNotFound);
+    &registry.workers[node_id]
+}
+
+fun worker_mut(registry: &mut Registry, node_id: String): &mut Worker {
+    assert!(registry.workers.contains(node_id), EWorkerNotFound);
+    &mut registry.workers[node_id]
+}
+
+fun set_status(registry: &mut Registry, node_id: String, new_status: Status, now_ms: u64) {
+    let worker = &mut registry.workers[node_id];
+    let old_status = worker.status;
+    worker.status = new_status;
+    worker.status_changed_at_ms = now_ms;
+    event::emit(WorkerStatusChangedEvent {
+        registry: object::id(registry),
+        node_id,
+        old_status,
+        new_status,
+        timestamp_ms: now_ms,
+    });
+}
+
+fun forget_of_owner(registry: &mut Registry, owner: address, node_id: &String) {
+    let node_ids = &mut registry.owners[owner];
+    let (found, i) = node_ids.index_of(node_id);
+    if (found) { node_ids.swap_remove(i); };
+    if (node_ids.is_empty()) { registry.owners.remove(owner); };
+}
