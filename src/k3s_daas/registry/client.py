@@ -1,0 +1,407 @@
+"""One registry on-chain: its reads and its transactions. Needs a connected `SuiClient`, imports no pysui.
+
+Amounts in MIST, times in ms since 1970. Every method raises what `k3s_daas.chain.errors` lists: the
+contract's refusals as MoveAbort with the constant's name, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from k3s_daas.chain import bcs
+from k3s_daas.chain.errors import ChainError, ChainUnreachable, MalformedRecord, ObjectNotFound
+from k3s_daas.chain.model import Json, Object, Preview, Receipt
+from k3s_daas.registry.model import (
+    Deployment,
+    Master,
+    RegistryConfig,
+    SealTokenRecord,
+    Snapshot,
+    StakeRequest,
+    Worker,
+    WorkerStatus,
+    check_node_id,
+    parse_registry,
+    parse_seal_token,
+    parse_worker,
+)
+
+if TYPE_CHECKING:
+    from k3s_daas.chain.client import SuiClient
+    from k3s_daas.chain.transaction import Arg, Build, Transaction
+
+CLOCK_ID = "0x6"
+STRING_TYPE = "0x1::string::String"
+
+#: Most workers in one staking transaction: a pure argument holds 16 KB, and 63 bytes a name must fit.
+MAX_STAKE_BATCH = 200
+
+
+class MissingCap(ChainError):
+    """The wallet doesn't hold the capability object that the call needs."""
+
+    def __init__(self, cap: str, address: str, registry_id: str) -> None:
+        super().__init__(
+            f"Address {address} holds no {cap} of registry {registry_id}, which this needs. "
+            f"Use the key of the address that holds the {cap}."
+        )
+
+
+class EndpointsDisagree(ChainError):
+    """Endpoints that answered tell different stories: one lags or lies, so nothing is decided."""
+
+
+class Registry:
+    """Typed access to one registry. Cheap to make: nothing is read before it is asked for."""
+
+    def __init__(self, chain: SuiClient, deployment: Deployment) -> None:
+        self.chain = chain
+        self.deployment = deployment
+        self._config: RegistryConfig | None = None
+        self._caps: dict[str, str] = {}
+
+    # -- reads ---------------------------------------------------------------------------------------------
+
+    async def config(self) -> RegistryConfig:
+        """The registry's own record, read anew. ObjectNotFound, or MalformedRecord when it is no registry."""
+        found = await self.chain.get_object(self.deployment.registry_id)
+        wanted = f"{self.deployment.types_id}::worker_registry::Registry"
+        if found.type != wanted:
+            raise MalformedRecord(
+                f"Object {found.id} is a {found.type}, wanted a {wanted}. Check package id and registry id."
+            )
+        self._config = parse_registry(found.id, found.type, found.json)
+        return self._config
+
+    async def worker(self, node_id: str) -> Worker | None:
+        """One worker's record: one read, since a dynamic field's id is derived from its name."""
+        check_node_id(node_id)
+        table = await self._workers_table()
+        found = await self.chain.dynamic_field(table, STRING_TYPE, bcs.string(node_id))
+        return None if found is None else parse_worker(_value(found))
+
+    async def workers(self) -> list[Worker]:
+        """All workers, sorted by node id."""
+        table = await self._workers_table()
+        found = [parse_worker(_value(field)) async for field in self.chain.dynamic_fields(table)]
+        return sorted(found, key=lambda worker: worker.node_id)
+
+    async def workers_by_id(self, node_ids: Iterable[str]) -> dict[str, Worker]:
+        """The records of those of `node_ids` that exist, in few requests."""
+        table = await self._workers_table()
+        names = [check_node_id(node_id) for node_id in node_ids]
+        ids = [self.chain.dynamic_field_id(table, STRING_TYPE, bcs.string(name)) for name in names]
+        found = await self.chain.get_objects(ids)
+        return {n: parse_worker(_value(f)) for n, f in zip(names, found, strict=True) if f is not None}
+
+    async def worker_token(self, node_id: str) -> SealTokenRecord | None:
+        return (await self.worker_tokens([node_id])).get(node_id)
+
+    async def worker_tokens(self, node_ids: Iterable[str]) -> dict[str, SealTokenRecord]:
+        """The worker-scope seal token records of those of `node_ids` that have one."""
+        names = [check_node_id(node_id) for node_id in node_ids]
+        workers = await self.workers_by_id(names)
+        key = f"{self.deployment.types_id}::k8s_gateway::WorkerTokenKey"
+        parent = self.deployment.registry_id
+        ids = [self.chain.dynamic_field_id(parent, key, bcs.string(name)) for name in names]
+        found = await self.chain.get_objects(ids)
+        tokens = {}
+        for name, field in zip(names, found, strict=True):
+            if field is not None:
+                owner = workers[name].owner if name in workers else ""
+                tokens[name] = parse_seal_token(_value(field), "worker", name, owner)
+        return tokens
+
+    async def owner_token(self, address: str) -> SealTokenRecord | None:
+        key = f"{self.deployment.types_id}::k8s_gateway::OwnerTokenKey"
+        found = await self.chain.dynamic_field(self.deployment.registry_id, key, bcs.address(address))
+        return None if found is None else parse_seal_token(_value(found), "owner", "", address)
+
+    async def master(self) -> Master | None:
+        """The live master, None before one was appointed."""
+        return (await self.config()).master
+
+    async def snapshot(self) -> Snapshot:
+        """Everything. Follow events from its `checkpoint` on; see Snapshot for what that asks of you."""
+        sequence, _ = await self.chain.latest_checkpoint()
+        config = await self.config()
+        workers = {worker.node_id: worker for worker in await self.workers()}
+        worker_tokens: dict[str, SealTokenRecord] = {}
+        owner_tokens: dict[str, SealTokenRecord] = {}
+        gateway = f"{self.deployment.types_id}::k8s_gateway"
+        async for field in self.chain.dynamic_fields(self.deployment.registry_id):
+            if f"Field<{gateway}::WorkerTokenKey," in field.type:
+                node_id = check_node_id(_key(field))
+                owner = workers[node_id].owner if node_id in workers else ""
+                worker_tokens[node_id] = parse_seal_token(_value(field), "worker", node_id, owner)
+            elif f"Field<{gateway}::OwnerTokenKey," in field.type:
+                address = _key(field)
+                owner_tokens[address] = parse_seal_token(_value(field), "owner", "", address)
+        return Snapshot(config, workers, worker_tokens, owner_tokens, config.master, sequence)
+
+    async def clock_ms(self) -> int:
+        """The chain's own time, which is what the contract compares with."""
+        return int((await self.chain.get_object(CLOCK_ID)).json["timestamp_ms"])
+
+    # -- staking and tokens --------------------------------------------------------------------------------
+
+    async def stake(self, workers: Sequence[StakeRequest], withdrawal_address: str) -> Receipt:
+        """Stake and mint seal tokens for all `workers` in one transaction: all of them or none."""
+        return await self.chain.execute(self._stake(workers, withdrawal_address))
+
+    async def preview_stake(self, workers: Sequence[StakeRequest], withdrawal_address: str) -> Preview:
+        return await self.chain.simulate(self._stake(workers, withdrawal_address))
+
+    def _stake(self, workers: Sequence[StakeRequest], withdrawal_address: str) -> Build:
+        if not 0 < len(workers) <= MAX_STAKE_BATCH:
+            raise ValueError(
+                f"Found {len(workers)} workers to stake, wanted 1 to {MAX_STAKE_BATCH} in one transaction. "
+                "Stake in several runs, for example with --limit."
+            )
+        node_ids = [check_node_id(worker.node_id) for worker in workers]
+        amounts = [worker.stake_mist for worker in workers]
+
+        async def build(tx: Transaction) -> None:
+            registry, clock = self._registry(tx), tx.object(CLOCK_ID, mutable=False)
+            (payment,) = tx.split([sum(amounts)])
+            tx.call(
+                self._fn("worker_registry::stake_and_register_workers"),
+                [
+                    registry,
+                    payment,
+                    tx.strings(node_ids),
+                    tx.u64s(amounts),
+                    tx.address(withdrawal_address),
+                    clock,
+                ],
+            )
+            tx.call(
+                self._fn("k8s_gateway::create_worker_seal_tokens"),
+                [
+                    registry,
+                    tx.strings(node_ids),
+                    tx.byte_vectors([worker.commitment for worker in workers]),
+                    tx.u64s([worker.expires_at_ms for worker in workers]),
+                    clock,
+                ],
+            )
+
+        return build
+
+    async def rotate_worker_token(self, node_id: str, commitment: bytes, expires_at_ms: int) -> Receipt:
+        """Replace a worker's seal token: the old one is dead once this returns."""
+        return await self._gateway("rotate_worker_seal_token", node_id, commitment, expires_at_ms)
+
+    async def create_worker_token(self, node_id: str, commitment: bytes, expires_at_ms: int) -> Receipt:
+        return await self._gateway("create_worker_seal_token", node_id, commitment, expires_at_ms)
+
+    async def create_owner_token(self, commitment: bytes, expires_at_ms: int) -> Receipt:
+        """An owner-scope token (kubectl) for the wallet's own address."""
+        return await self._gateway("create_owner_seal_token", None, commitment, expires_at_ms)
+
+    async def rotate_owner_token(self, commitment: bytes, expires_at_ms: int) -> Receipt:
+        return await self._gateway("rotate_owner_seal_token", None, commitment, expires_at_ms)
+
+    async def _gateway(
+        self, function: str, node_id: str | None, commitment: bytes, expires_at_ms: int
+    ) -> Receipt:
+        async def build(tx: Transaction) -> None:
+            name = [] if node_id is None else [tx.string(check_node_id(node_id))]
+            clock = tx.object(CLOCK_ID, mutable=False)
+            args = [self._registry(tx), *name, tx.data(commitment), tx.u64(expires_at_ms), clock]
+            tx.call(self._fn(f"k8s_gateway::{function}"), args)
+
+        return await self.chain.execute(build)
+
+    async def revoke_worker_token(self, node_id: str) -> Receipt:
+        async def build(tx: Transaction) -> None:
+            args = [self._registry(tx), tx.string(check_node_id(node_id))]
+            tx.call(self._fn("k8s_gateway::revoke_worker_seal_token"), args)
+
+        return await self.chain.execute(build)
+
+    async def revoke_owner_token(self) -> Receipt:
+        async def build(tx: Transaction) -> None:
+            tx.call(self._fn("k8s_gateway::revoke_owner_seal_token"), [self._registry(tx)])
+
+        return await self.chain.execute(build)
+
+    async def request_unstake(self, node_id: str) -> Receipt:
+        """Begin to leave; the stake is locked until the worker's unbonding window is over."""
+        return await self._worker_call("worker_registry::request_unstake", node_id)
+
+    async def withdraw(self, node_id: str) -> Receipt:
+        """Pay the stake (or what a slash left of it) to the withdrawal address fixed when staking."""
+        return await self._worker_call("worker_registry::withdraw", node_id)
+
+    # -- master --------------------------------------------------------------------------------------------
+
+    async def appoint_master(self, account: str, gas_mist: int = 0) -> Receipt:
+        """Make `account` the master (needs OperatorCap), and send it `gas_mist` in the same transaction."""
+        cap = await self.cap("OperatorCap")
+
+        async def build(tx: Transaction) -> None:
+            clock = tx.object(CLOCK_ID, mutable=False)
+            args = [self._registry(tx), tx.object(cap), tx.address(account), clock]
+            tx.call(self._fn("nautilus::appoint_master"), args)
+            if gas_mist:
+                tx.transfer(tx.split([gas_mist]), account)
+
+        return await self.chain.execute(build)
+
+    async def announce_master(self, endpoint: str, api_server: str, ca_hash: bytes) -> Receipt:
+        """Put the master's addresses and CA hash (32 bytes) on-chain (needs the live MasterCap)."""
+        cap = await self.cap("MasterCap")
+
+        async def build(tx: Transaction) -> None:
+            where = [tx.string(endpoint), tx.string(api_server), tx.data(ca_hash)]
+            clock = tx.object(CLOCK_ID, mutable=False)
+            args = [self._registry(tx), tx.object(cap), *where, clock]
+            tx.call(self._fn("k8s_gateway::announce_master"), args)
+
+        return await self.chain.execute(build)
+
+    async def set_statuses(self, statuses: Mapping[str, WorkerStatus]) -> Receipt:
+        """Set workers active, busy or offline in one transaction (needs the live MasterCap)."""
+        cap = await self.cap("MasterCap")
+
+        async def build(tx: Transaction) -> None:
+            names = tx.strings([check_node_id(node_id) for node_id in statuses])
+            values = tx.strings([str(status) for status in statuses.values()])
+            clock = tx.object(CLOCK_ID, mutable=False)
+            args = [self._registry(tx), tx.object(cap), names, values, clock]
+            tx.call(self._fn("worker_registry::set_worker_statuses"), args)
+
+        return await self.chain.execute(build)
+
+    # -- slashing ------------------------------------------------------------------------------------------
+
+    async def propose_slash(self, node_id: str, reason: int, evidence_hash: bytes) -> Receipt:
+        """Jail a worker (needs SlasherCap). Reasons: 1 conflicting heartbeats, 2 refused drain, 3 proven
+        wrong result, 4 operator decision. `evidence_hash` is 32 bytes."""
+        return await self.chain.execute(await self._propose(node_id, reason, evidence_hash, execute=False))
+
+    async def execute_slash(self, node_id: str) -> Receipt:
+        """Take the stake of a jailed worker whose appeal window is over; anybody may."""
+        return await self._worker_call("slashing::execute_slash", node_id)
+
+    async def slash_now(self, node_id: str, reason: int, evidence_hash: bytes) -> Receipt:
+        """Propose and execute in one transaction: only where the worker's slash window is 0."""
+        return await self.chain.execute(await self._propose(node_id, reason, evidence_hash, execute=True))
+
+    async def preview_slash(
+        self, node_id: str, reason: int, evidence_hash: bytes, *, execute: bool
+    ) -> Preview:
+        return await self.chain.simulate(await self._propose(node_id, reason, evidence_hash, execute=execute))
+
+    async def cancel_slash(self, node_id: str) -> Receipt:
+        """Free a jailed worker (needs ArbiterCap)."""
+        return await self._worker_call("slashing::cancel_slash", node_id, await self.cap("ArbiterCap"))
+
+    async def _propose(self, node_id: str, reason: int, evidence_hash: bytes, *, execute: bool) -> Build:
+        cap = await self.cap("SlasherCap")
+
+        async def build(tx: Transaction) -> None:
+            registry, clock = self._registry(tx), tx.object(CLOCK_ID, mutable=False)
+            node = tx.string(check_node_id(node_id))
+            args = [registry, tx.object(cap), node, tx.u8(reason), tx.data(evidence_hash), clock]
+            tx.call(self._fn("slashing::propose_slash"), args)
+            if execute:
+                tx.call(self._fn("slashing::execute_slash"), [registry, node, clock])
+
+        return build
+
+    # -- shared --------------------------------------------------------------------------------------------
+
+    async def cap(self, kind: str) -> str:
+        """Id of the wallet's `kind` ("AdminCap", "MasterCap", …) of this registry; MissingCap without one."""
+        if kind not in self._caps:
+            best: tuple[int, str] | None = None
+            type_ = f"{self.deployment.types_id}::worker_registry::{kind}"
+            async for found in self.chain.owned_objects(self._address(), type_):
+                if found.json.get("registry") == self.deployment.registry_id:
+                    # A re-appointed master holds one cap per epoch; only the newest opens anything.
+                    best = max(best or (-1, ""), (int(found.json.get("epoch", 0)), found.id))
+            if best is None:
+                raise MissingCap(kind, self._address(), self.deployment.registry_id)
+            if kind == "MasterCap":
+                return best[1]  # not kept: the next appointment makes another
+            self._caps[kind] = best[1]
+        return self._caps[kind]
+
+    async def _worker_call(self, function: str, node_id: str, *caps: str) -> Receipt:
+        check_node_id(node_id)
+
+        async def build(tx: Transaction) -> None:
+            clock = tx.object(CLOCK_ID, mutable=False)
+            args = [self._registry(tx), *(tx.object(cap) for cap in caps), tx.string(node_id), clock]
+            tx.call(self._fn(function), args)
+
+        return await self.chain.execute(build)
+
+    async def _workers_table(self) -> str:
+        # The table's id never changes, so the config's first read serves for good.
+        return (self._config or await self.config()).workers_table
+
+    def _address(self) -> str:
+        if self.chain.address is None:
+            raise ChainError(
+                "This needs a wallet key and the chain was opened without one. Set the key file."
+            )
+        return self.chain.address
+
+    def _fn(self, function: str) -> str:
+        return f"{self.deployment.package_id}::{function}"
+
+    def _registry(self, tx: Transaction) -> Arg:
+        return tx.object(self.deployment.registry_id)
+
+
+async def agreeing_worker(
+    registries: Sequence[Registry], node_id: str, *, needed: int = 1
+) -> tuple[Worker | None, int]:
+    """The record that all endpoints which answer agree on, and how many answered.
+
+    `registries` holds one Registry per endpoint (`chain.all_endpoints()`); mainnet wants `needed=2`.
+    Raises ChainUnreachable when fewer than `needed` answered, EndpointsDisagree when answers differ.
+    """
+    answers = await asyncio.gather(*(r.worker(node_id) for r in registries), return_exceptions=True)
+    good: list[Worker | None] = []
+    failed: dict[str, str] = {}
+    for registry, answer in zip(registries, answers, strict=True):
+        url = registry.chain.endpoint
+        if isinstance(answer, (ChainUnreachable, ObjectNotFound)):
+            failed[url] = str(answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            good.append(answer)
+    if len(good) < needed:
+        raise ChainUnreachable(failed | {"": f"{len(good)} of {len(registries)} answered, wanted {needed}"})
+    if any(answer != good[0] for answer in good):
+        statuses = [answer.status.value if answer else "absent" for answer in good]
+        raise EndpointsDisagree(
+            f"Endpoints disagree on worker {node_id}: {', '.join(statuses)}. Wanted: one answer. "
+            "One of them lags or lies; nothing is decided until they agree."
+        )
+    return good[0], len(good)
+
+
+def _value(field: Object) -> Json:
+    """The value of a `0x2::dynamic_field::Field<Name, Value>`."""
+    value = field.json.get("value")
+    if not isinstance(value, dict):
+        raise MalformedRecord(f"Dynamic field {field.id} of type {field.type} has no struct as value")
+    return value
+
+
+def _key(field: Object) -> str:
+    """The name of a dynamic field keyed by a struct of one positional String or address."""
+    name = field.json.get("name")
+    if isinstance(name, dict):
+        name = name.get("pos0")
+    if not isinstance(name, str):
+        raise MalformedRecord(f"Dynamic field {field.id} of type {field.type} has no text as name")
+    return name
