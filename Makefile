@@ -1,0 +1,63 @@
+# make demo       the whole system on this machine: chain, master, two workers
+# make demo-down  take it away again
+# make test       every test
+# make setup      only what the others need: Debian packages, virtual environment, Move compiler, host image
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --jobs=4 --no-print-directory
+
+PYTHON ?= python3
+STATE := .state
+BIN := .venv/bin
+COMPILER := localnet/k3s_daas_localnet/compiler
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-container
+STAGE := $(PYTHON) molecule/resources/stage
+
+.PHONY: help setup demo demo-down test lint
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+$(STATE)/packages: Makefile
+	@echo "== Debian packages"
+	@mkdir -p $(STATE)
+	@dpkg-query --show $(PACKAGES) > /dev/null 2>&1 || { apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(PACKAGES) > /dev/null; }
+	@touch $@
+
+$(STATE)/venv: requirements/dev.txt pyproject.toml localnet/pyproject.toml | $(STATE)/packages
+	@echo "== virtual environment"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip --quiet install --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip --quiet install --no-deps --no-build-isolation -e . -e localnet
+	@touch $@
+
+$(STATE)/compiler: $(COMPILER)/package.json $(COMPILER)/package-lock.json
+	@echo "== Move compiler"
+	@mkdir -p $(STATE)
+	@npm ci --silent --no-audit --no-fund --prefix $(COMPILER)
+	@touch $@
+
+$(STATE)/image.ready: $(wildcard molecule/resources/testhosts/*.py) | $(STATE)/packages
+	@echo "== image of the test hosts"
+	@$(PYTHON) molecule/resources/testhosts --state-dir $(STATE) image
+	@touch $@
+
+setup: $(STATE)/venv $(STATE)/compiler $(STATE)/image.ready
+
+demo: setup
+	@$(BIN)/python molecule/resources/stage --name demo up
+	@$(BIN)/ansible-playbook site.yml -i inventories/local
+	@$(BIN)/ansible-playbook playbooks/status.yml -i inventories/local
+
+demo-down:
+	@$(PYTHON) molecule/resources/stage --name demo down
+
+test: setup lint
+	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
+
+lint: $(STATE)/venv
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/ansible-lint
