@@ -1,0 +1,5 @@
+"""The one exception callers see."""
+
+
+class HostsError(Exception):
+    """Says what was found, what was wanted and what to do."""
