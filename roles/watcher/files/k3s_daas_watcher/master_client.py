@@ -1,0 +1,170 @@
+"""HTTP to the master, over TLS that trusts exactly the CA whose hash is on-chain."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from k3s_daas import logs
+
+MAX_ANSWER_BYTES = 64 * 1024
+REGISTER_PATH = "/api/v1/register-worker"
+HEARTBEAT_PATH = "/api/v1/nodes/heartbeat"
+TOKEN_HEADER = "X-Seal-Token"  # noqa: S105 - a header's name
+
+
+class MasterUnreachable(Exception):
+    """No answer that could be the master's. The text says why; it never holds a secret."""
+
+
+class MasterUntrusted(MasterUnreachable):
+    """Something answers, but not with a certificate of the CA that is on-chain."""
+
+
+class MasterRefused(Exception):
+    """The master's own error answer; fields as in its body, cut and cleaned."""
+
+    def __init__(self, status: int, code: str, message: str, found: str, wanted: str, fix: str) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.found = found
+        self.wanted = wanted
+        self.fix = fix
+
+
+class Registered(BaseModel):
+    """The answer to a registration. Holds secrets: its repr must never be printed."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    node_id: str
+    server: str
+    token: Annotated[str, Field(repr=False, max_length=512)]
+    expires_at_ms: int
+    node_password: Annotated[str, Field(repr=False, min_length=16, max_length=256, pattern=r"\A[!-~]+\Z")]
+    ca_pem: Annotated[str, Field(max_length=MAX_ANSWER_BYTES)]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """For display only; the master decides nothing by it."""
+
+    cpu_percent: float
+    memory_percent: float
+    disk_percent: float
+
+
+class MasterClient:
+    """One master at `endpoint` (https://host:port), verified against `ca_pem` and nothing else."""
+
+    def __init__(self, endpoint: str, ca_pem: str, seal_token: str, timeout_s: float = 10.0) -> None:
+        parts = urlsplit(endpoint)
+        if parts.scheme != "https" or not parts.hostname or parts.path.rstrip("/") or parts.query:
+            raise MasterUnreachable(
+                f"the master's on-chain endpoint {endpoint!r:.100} is no https://host:port"
+            )
+        self.endpoint = endpoint.rstrip("/")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(cadata=ca_pem)
+        self._client = httpx.AsyncClient(
+            base_url=self.endpoint,
+            verify=context,
+            timeout=timeout_s,
+            # No proxy and no CA file out of the environment may come between us and the pinned CA.
+            trust_env=False,
+            follow_redirects=False,
+            # Uncompressed, so that a few bytes can't unfold into many.
+            headers={TOKEN_HEADER: seal_token, "Accept-Encoding": "identity"},
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def register(self, node_id: str, timestamp_ms: int) -> Registered:
+        """Exchange the seal token for a join token. Raises MasterUnreachable, MasterRefused."""
+        answer = await self._post(REGISTER_PATH, {"node_id": node_id, "timestamp_ms": timestamp_ms})
+        try:
+            return Registered.model_validate(answer)
+        except ValidationError as error:
+            raise _not_ours(self.endpoint, error) from None
+
+    async def heartbeat(self, body: dict[str, Any]) -> str:
+        """Send one heartbeat; returns the on-chain status the master knows.
+
+        Raises MasterUnreachable, MasterRefused.
+        """
+        answer = await self._post(HEARTBEAT_PATH, body)
+        status = answer.get("status")
+        if not isinstance(status, str) or len(status) > 32:
+            raise MasterUnreachable(f"{self.endpoint} answered a heartbeat without a status")
+        return status
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        raw = b""
+        try:
+            async with self._client.stream("POST", path, json=body) as response:
+                async for chunk in response.aiter_bytes():
+                    raw += chunk
+                    if len(raw) > MAX_ANSWER_BYTES:
+                        raise MasterUnreachable(f"{self.endpoint} sent more than {MAX_ANSWER_BYTES} bytes")
+                status = response.status_code
+                retry_wait = response.headers.get("retry-after")
+        except httpx.HTTPError as error:
+            raise _unreachable(self.endpoint, error) from None
+        try:
+            answer = httpx.Response(200, content=raw).json()
+        except ValueError:
+            answer = None
+        if status == httpx.codes.OK and isinstance(answer, dict):
+            return answer
+        if status == httpx.codes.OK:
+            raise MasterUnreachable(f"{self.endpoint} answered 200 without a JSON object")
+        raise _refused(status, answer, retry_wait)
+
+
+def _unreachable(endpoint: str, error: httpx.HTTPError) -> MasterUnreachable:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return MasterUntrusted(
+                f"{endpoint} shows a certificate that the on-chain CA didn't sign: {cause.verify_message}"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return MasterUnreachable(f"{endpoint}: {logs.redact(str(error)) or type(error).__name__}")
+
+
+def _refused(status: int, answer: Any, retry_after: str | None) -> MasterRefused:
+    detail = answer.get("error") if isinstance(answer, dict) else None
+    fields = detail if isinstance(detail, dict) else {}
+
+    def text(name: str, default: str) -> str:
+        value = fields.get(name)
+        # Printed on a terminal and logged: no control characters, no secret, no novel.
+        shown = value if isinstance(value, str) and value else default
+        return logs.redact("".join(c if c.isprintable() else "?" for c in shown))[:400]
+
+    return MasterRefused(
+        status,
+        text("code", f"http_{status}"),
+        text("message", f"the master answered {status}"),
+        text("found", f"status {status}"),
+        text("wanted", "status 200"),
+        text("fix", f"try again in {retry_after} s" if retry_after else "look at the master's journal"),
+    )
+
+
+def _not_ours(endpoint: str, error: ValidationError) -> MasterUnreachable:
+    # Places and kinds only: the values are the secrets.
+    problems = "; ".join(
+        f"{'.'.join(map(str, p['loc']))}: {p['type']}"
+        for p in error.errors(include_url=False, include_input=False)
+    )
+    return MasterUnreachable(f"{endpoint} answered the registration unlike our master does: {problems[:300]}")
