@@ -1,0 +1,188 @@
+"""Turns a function and its type arguments into what the interpreter's loop runs.
+
+Every operand is resolved here once: field offsets, callees, constants, element kinds. Generic instructions
+become their plain counterparts. The loop then never looks at a module's tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import opcodes as op
+from .bytecode import FunctionDef, FunctionHandle, Module
+from .errors import VmError
+from .types import U8, Type, substitute
+from .values import INTEGER_CLASSES, INTEGER_MAX, Value, clone, from_bcs
+
+if TYPE_CHECKING:
+    from .store import CodeStore
+
+PreparedInstruction = tuple[int, Any]
+
+# Instructions the loop does not tell apart become one of these.
+CAST = op.CAST_U8
+LITERAL = op.LD_U64
+
+_LITERAL_CLASSES = {
+    op.LD_U8: INTEGER_CLASSES["u8"],
+    op.LD_U16: INTEGER_CLASSES["u16"],
+    op.LD_U32: INTEGER_CLASSES["u32"],
+    op.LD_U64: INTEGER_CLASSES["u64"],
+    op.LD_U128: INTEGER_CLASSES["u128"],
+    op.LD_U256: INTEGER_CLASSES["u256"],
+}
+_CAST_CLASSES = {
+    op.CAST_U8: INTEGER_CLASSES["u8"],
+    op.CAST_U16: INTEGER_CLASSES["u16"],
+    op.CAST_U32: INTEGER_CLASSES["u32"],
+    op.CAST_U64: INTEGER_CLASSES["u64"],
+    op.CAST_U128: INTEGER_CLASSES["u128"],
+    op.CAST_U256: INTEGER_CLASSES["u256"],
+}
+
+
+class Prepared:
+    """A function with closed type arguments. `code` is made on first use, so preparing never recurses."""
+
+    __slots__ = ("_code", "_store", "function", "locals_count", "parameter_count", "type_args")
+
+    def __init__(self, store: CodeStore, function: FunctionDef, type_args: tuple[Type, ...]) -> None:
+        self._store = store
+        self._code: list[PreparedInstruction] | None = None
+        self.function = function
+        self.type_args = type_args
+        self.parameter_count = len(function.parameters)
+        self.locals_count = len(function.locals)
+
+    @property
+    def code(self) -> list[PreparedInstruction]:
+        if self._code is None:
+            module = self._store.module(self.function.module)
+            assert module is not None
+            self._code = [_Preparer(self._store, module, self)(*i) for i in self.function.code]
+        return self._code
+
+
+class _Preparer:
+    """Resolves the operands of one function's instructions."""
+
+    def __init__(self, store: CodeStore, module: Module, prepared: Prepared) -> None:
+        self.store = store
+        self.module = module
+        self.function = prepared.function
+        self.type_args = prepared.type_args
+
+    def __call__(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        handler = _HANDLERS.get(code)
+        return handler(self, code, operand, second) if handler else (code, operand)
+
+    def literal(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        return LITERAL, _LITERAL_CLASSES[code](operand)
+
+    def cast(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        cls = _CAST_CLASSES[code]
+        return CAST, (cls, INTEGER_MAX[cls])
+
+    def constant(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        constant = self.module.constants[operand]
+        value: Value = from_bcs(self.store.layout(constant.type), constant.data)
+        # A container must be a fresh one each time it is loaded; clone() returns scalars as they are.
+        return (LITERAL, value) if clone(value) is value else (op.LD_CONST, value)
+
+    def field(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        return op.IMM_BORROW_FIELD, self.module.field_handles[operand].field
+
+    def generic_field(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        return self.field(code, self.module.field_instantiations[operand].target, 0)
+
+    def callee(self, handle: FunctionHandle, type_args: tuple[Type, ...]) -> PreparedInstruction:
+        function = self.store.function(handle.module, handle.name)
+        if function is None:
+            raise VmError("FUNCTION_RESOLUTION_FAILURE", f"{handle.module}::{handle.name}")
+        return op.CALL, self.store.prepared(function, type_args)
+
+    def call(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        return self.callee(self.module.function_handles[operand], ())
+
+    def generic_call(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        instantiation = self.module.function_instantiations[operand]
+        args = self.module.signatures[instantiation.signature]
+        closed = tuple([substitute(argument, self.type_args) for argument in args])
+        for type_ in closed:
+            self.store.check_type(type_)  # stops types that grow from call to call
+        return self.callee(self.module.function_handles[instantiation.target], closed)
+
+    def pack(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        fields = self.module.struct_defs[operand].fields
+        assert fields is not None
+        return op.PACK, len(fields)
+
+    def generic_pack(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        return self.pack(code, self.module.struct_instantiations[operand].target, 0)
+
+    def unpack(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        return op.UNPACK, 0
+
+    def vector_pack(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        element = substitute(self.module.signatures[operand][0], self.type_args)
+        return code, (second, element == U8)
+
+    def vector_unpack(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        return code, second
+
+    def variant(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        handle = self.module.variant_handles[operand]
+        return self._variant(code, handle.enum, handle.variant)
+
+    def generic_variant(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        handle = self.module.variant_instantiations[operand]
+        return self._variant(code, self.module.enum_instantiations[handle.enum].target, handle.variant)
+
+    def _variant(self, code: int, enum: int, tag: int) -> PreparedInstruction:
+        count = len(self.module.enum_defs[enum].variants[tag].fields)
+        return _PLAIN_VARIANT[code], (tag, count)
+
+    def switch(self, code: int, operand: int, second: int) -> PreparedInstruction:
+        return code, self.function.jump_tables[operand].targets
+
+
+_PLAIN_VARIANT = {
+    op.PACK_VARIANT: op.PACK_VARIANT,
+    op.PACK_VARIANT_GENERIC: op.PACK_VARIANT,
+    op.UNPACK_VARIANT: op.UNPACK_VARIANT,
+    op.UNPACK_VARIANT_GENERIC: op.UNPACK_VARIANT,
+    op.UNPACK_VARIANT_IMM_REF: op.UNPACK_VARIANT_IMM_REF,
+    op.UNPACK_VARIANT_MUT_REF: op.UNPACK_VARIANT_IMM_REF,
+    op.UNPACK_VARIANT_GENERIC_IMM_REF: op.UNPACK_VARIANT_IMM_REF,
+    op.UNPACK_VARIANT_GENERIC_MUT_REF: op.UNPACK_VARIANT_IMM_REF,
+}
+
+_HANDLERS: dict[int, Callable[[_Preparer, int, int, int], PreparedInstruction]] = {
+    **dict.fromkeys(_LITERAL_CLASSES, _Preparer.literal),
+    **dict.fromkeys(_CAST_CLASSES, _Preparer.cast),
+    op.LD_CONST: _Preparer.constant,
+    op.MUT_BORROW_LOC: lambda self, code, operand, second: (op.IMM_BORROW_LOC, operand),
+    op.MUT_BORROW_FIELD: _Preparer.field,
+    op.IMM_BORROW_FIELD: _Preparer.field,
+    op.MUT_BORROW_FIELD_GENERIC: _Preparer.generic_field,
+    op.IMM_BORROW_FIELD_GENERIC: _Preparer.generic_field,
+    op.CALL: _Preparer.call,
+    op.CALL_GENERIC: _Preparer.generic_call,
+    op.PACK: _Preparer.pack,
+    op.PACK_GENERIC: _Preparer.generic_pack,
+    op.UNPACK: _Preparer.unpack,
+    op.UNPACK_GENERIC: _Preparer.unpack,
+    op.VEC_PACK: _Preparer.vector_pack,
+    op.VEC_UNPACK: _Preparer.vector_unpack,
+    op.VEC_MUT_BORROW: lambda self, code, operand, second: (op.VEC_IMM_BORROW, 0),
+    op.PACK_VARIANT: _Preparer.variant,
+    op.UNPACK_VARIANT: _Preparer.variant,
+    op.UNPACK_VARIANT_IMM_REF: _Preparer.variant,
+    op.UNPACK_VARIANT_MUT_REF: _Preparer.variant,
+    op.PACK_VARIANT_GENERIC: _Preparer.generic_variant,
+    op.UNPACK_VARIANT_GENERIC: _Preparer.generic_variant,
+    op.UNPACK_VARIANT_GENERIC_IMM_REF: _Preparer.generic_variant,
+    op.UNPACK_VARIANT_GENERIC_MUT_REF: _Preparer.generic_variant,
+    op.VARIANT_SWITCH: _Preparer.switch,
+}
