@@ -1,7 +1,9 @@
 """The root oneshot: takes the watcher's request and stops or restarts the agent. Nothing else.
 
-`stop` is for good: it first leaves a marker that the units' `ConditionPathExists=!` look at, so neither
-systemd's own restart nor a reboot brings the agent back, then stops the unit and kills what it left.
+`stop` is for good: it first leaves a marker that the agent's `ConditionPathExists=!` looks at, so neither
+systemd's own restart nor a reboot brings the agent back, then stops the unit and kills what it left. Only
+when that is done the marker gets its content, which the watcher's own `ConditionFileNotEmpty=!` looks at:
+until then a restarted watcher asks again.
 
 k3s' own `k3s-killall.sh` is not used: it stops every `k3s*.service`, which includes this very unit and
 the watcher, both of which it would kill half-way.
@@ -186,6 +188,8 @@ def _stop(config: WatcherConfig, request: Request, systemd: Systemd, pods: Pods)
     state = systemd.show(config.agent_unit).get("ActiveState", "")
     if state not in {"inactive", "failed"}:
         raise ControlError(f"{config.agent_unit} is {state or 'in an unknown state'} after it was stopped")
+    why = {"node_id": request.node_id, "reason": request.reason, "requested_at_ms": request.requested_at_ms}
+    write_atomic(marker, json.dumps(why).encode() + b"\n", 0o644)
     return f"{config.agent_unit} stopped; {config.stop_marker} keeps it stopped"
 
 

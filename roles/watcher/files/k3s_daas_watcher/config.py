@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from k3s_daas.registry.model import Deployment
+
 from .errors import Exit, Refusal
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -83,6 +85,8 @@ class ChainConfig(BaseModel):
     endpoints: Annotated[tuple[str, ...], Field(min_length=1, max_length=8)]
     chain_id: str | None = None
     package_id: ObjectId
+    # The package's first version, which types keep naming after an upgrade.
+    original_package_id: ObjectId | None = None
     registry_id: ObjectId
 
     @model_validator(mode="after")
@@ -100,6 +104,10 @@ class ChainConfig(BaseModel):
         if len(self.endpoints) < self.wanted_answers:
             raise ValueError("endpoints: mainnet needs two of different providers, so that one can't lie")
         return self
+
+    @property
+    def deployment(self) -> Deployment:
+        return Deployment(self.package_id, self.registry_id, self.original_package_id)
 
     @property
     def wanted_answers(self) -> int:

@@ -1,0 +1,90 @@
+"""`k3s-daas-watcher`: `serve` is the daemon, `agent-control` is its root oneshot."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import pwd
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from k3s_daas import logs
+
+from . import agent_control, config, sealfile, service
+from .agent import KubeletProbe
+from .clock import SystemClock
+from .connect import readers
+from .control import Control
+from .errors import Exit, Refusal
+from .findings import SIMULATED_NOTICE, check_tee
+from .state import StateStore
+from .watcher import Watcher
+
+log = logs.get_logger("k3s_daas_watcher")
+
+DEFAULT_CONFIG = Path("/etc/k3s-daas/watcher.json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="k3s-daas-watcher", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    serving = commands.add_parser("serve", help="watch this worker (Type=notify)")
+    serving.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
+    serving.add_argument("--seal-token-file", type=Path, help="default: systemd's credential seal-token")
+    control = commands.add_parser("agent-control", help="as root: do what the watcher asked for, once")
+    control.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
+    control.add_argument("--owner", default="k3s-daas-watcher", help="user whose requests are taken")
+    options = parser.parse_args(arguments)
+    logs.configure("k3s-daas-watcher" if options.command == "serve" else "k3s-daas-agent-control")
+    try:
+        if options.command == "agent-control":
+            return _agent_control(options.config, options.owner)
+        return asyncio.run(_serve(options.config, options.seal_token_file))
+    except Refusal as refusal:
+        log.error(
+            refusal.message, code=refusal.code, found=refusal.found, wanted=refusal.wanted, fix=refusal.fix
+        )
+        return refusal.exit_code
+
+
+def _agent_control(path: Path, owner: str) -> Exit:
+    settings = config.load(path)
+    try:
+        uid = pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        raise Refusal(
+            "user_unknown",
+            "the watcher's user is missing",
+            found=f"no user {owner}",
+            wanted="the user the watcher runs as",
+            fix="run playbooks/workers.yml, which makes it",
+            exit_code=Exit.CONFIG,
+        ) from None
+    return agent_control.run(settings, uid, agent_control.Systemctl(), agent_control.Pods())
+
+
+async def _serve(path: Path, token_file: Path | None) -> Exit:
+    settings = config.load(path)
+    check_tee(settings)
+    if settings.simulated:
+        log.warning(SIMULATED_NOTICE)
+    token = sealfile.read(sealfile.find(token_file))
+    clock = SystemClock()
+    state_dir = Path(settings.state_dir)
+    watcher = Watcher(
+        settings,
+        token,
+        readers(settings),
+        StateStore(state_dir, settings.node_id),
+        Control(state_dir, Path(settings.confirmation_file), settings.node_id),
+        KubeletProbe(settings.agent_unit, settings.kubelet_health_url),
+        clock,
+    )
+    stop = asyncio.Event()
+    service.stop_on_signals(stop)
+    return await service.serve(watcher, clock, service.bind(settings.listen), stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

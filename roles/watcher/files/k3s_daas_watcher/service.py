@@ -1,0 +1,174 @@
+"""`k3s-daas-watcher serve`: two loops, one loopback API, one word to systemd, one exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Generator
+
+import uvicorn
+
+from k3s_daas import logs, systemd
+
+from .clock import Clock
+from .config import split_listen
+from .errors import Exit, Refusal
+from .health import application
+from .watcher import Slashed, Watcher
+
+log = logs.get_logger(__name__)
+
+# Longest a chain check or a heartbeat with everything that may follow it takes; all have own time-outs.
+STEP_LIMIT_S = 45.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: this process has one owner of SIGTERM, and it isn't uvicorn."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+async def serve(watcher: Watcher, clock: Clock, listening: socket.socket, stop: asyncio.Event) -> Exit:
+    """Run until `stop` is set or the worker is slashed. Closes `listening`."""
+    try:
+        if watcher.store.slashed:
+            return await _shut_down(watcher, stop)
+        # Before READY: a worker slashed while this host was down must not look started.
+        await watcher.check_chain()
+        return await _run(watcher, clock, listening, stop)
+    except Slashed:
+        return await _shut_down(watcher, stop)
+    finally:
+        listening.close()
+        await watcher.close()
+
+
+async def _shut_down(watcher: Watcher, stop: asyncio.Event) -> Exit:
+    """Stop the agent, unless this service itself is told to stop: then root finds the request alone."""
+    task = asyncio.create_task(watcher.shut_down_agent())
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return Exit.STOP_UNCONFIRMED
+
+
+async def _run(watcher: Watcher, clock: Clock, listening: socket.socket, stop: asyncio.Event) -> Exit:
+    config = watcher.config
+    server = _Server(
+        uvicorn.Config(
+            application(watcher, clock),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            limit_concurrency=32,
+        )
+    )
+    loops = {
+        asyncio.create_task(
+            _every(watcher, clock, "chain", watcher.check_chain, config.chain_poll_s, wait_first=True),
+            name="chain",
+        ),
+        asyncio.create_task(
+            _every(
+                watcher, clock, "heartbeat", watcher.beat, config.heartbeat_s, spread=config.heartbeat_s / 20
+            ),
+            name="heartbeat",
+        ),
+    }
+    http = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    # Ends at once where no watchdog watches, so nobody waits for it.
+    watchdog = asyncio.create_task(systemd.watchdog(lambda: alive(watcher, clock)))
+    stopped = asyncio.create_task(stop.wait())
+    systemd.ready(f"watching {config.node_id} on {config.network}")
+    log.info("watching", node_id=config.node_id, network=config.network, listen=config.listen)
+    try:
+        done, _ = await asyncio.wait({*loops, http, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        systemd.stopping()
+        for task in done - {stopped}:
+            # A loop never ends by itself: this raises Slashed, or what it died of.
+            task.result()
+            log.error("a part of the service ended by itself", part=task.get_name())
+            return Exit.FAILED
+        return Exit.OK
+    finally:
+        server.should_exit = True
+        rest = {*loops, watchdog, stopped}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await _finish(http)
+
+
+async def _every(
+    watcher: Watcher,
+    clock: Clock,
+    name: str,
+    step: Callable[[], Awaitable[object]],
+    seconds: float,
+    *,
+    spread: float = 0.0,
+    wait_first: bool = False,
+) -> None:
+    watcher.live.progress[name] = clock.monotonic()
+    if wait_first:
+        await clock.sleep(seconds)
+    while True:
+        await step()
+        watcher.live.progress[name] = clock.monotonic()
+        await clock.sleep(max(0.1, seconds + clock.jitter(spread)))
+
+
+def alive(watcher: Watcher, clock: Clock) -> bool:
+    """Whether both loops moved lately; what systemd's watchdog is told."""
+    config, now = watcher.config, clock.monotonic()
+    limits = {"chain": config.chain_poll_s, "heartbeat": config.heartbeat_s * 1.05}
+    return all(
+        now - watcher.live.progress.get(name, now) <= seconds + STEP_LIMIT_S
+        for name, seconds in limits.items()
+    )
+
+
+async def _finish(http: asyncio.Task[None]) -> None:
+    try:
+        async with asyncio.timeout(3):
+            await http
+    except TimeoutError:
+        log.warning("the API did not close in time")
+
+
+def bind(listen: str) -> socket.socket:
+    """The listening socket. Raises Refusal when the address is taken."""
+    host, port = split_listen(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(64)
+    except OSError as error:
+        listening.close()
+        raise Refusal(
+            "listen_failed",
+            "the API's address can't be had",
+            found=f"{listen}: {error.strerror}",
+            wanted="a free address of this host",
+            fix="stop what listens there (`ss -ltnp`), or set another watcher_listen",
+            exit_code=Exit.CONFIG,
+        ) from None
+    return listening
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT end the service in order."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)

@@ -1,0 +1,284 @@
+"""The watcher's rules: what is checked, what is sent, what follows from the answers.
+
+No loops and no sockets of its own: `service.py` calls `check_chain` and `beat` when their time comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from k3s_daas import join, logs
+from k3s_daas.registry.model import Master, WorkerStatus
+
+from . import agent
+from .agent import AgentProbe, AgentReport, AgentState
+from .chainview import EndpointAnswer, Outcome, Reader, Sighting, look
+from .clock import Clock
+from .config import WatcherConfig
+from .control import Control
+from .errors import Exit, Refusal
+from .findings import master_refusal
+from .master_client import MasterClient, MasterRefused, MasterUnreachable, Usage
+from .register import FetchCa, pinned_ca
+from .state import KnownMaster, StateStore
+
+log = logs.get_logger(__name__)
+
+FAILURES_BEFORE_RESTART = 3
+RESTART_BACKOFF_MS = 60_000
+RESTART_BACKOFF_CAP_MS = 3_600_000
+RESTART_CAP = 8
+# The master takes timestamps within 60 s of its own clock.
+CLOCK_SKEW_MS = 60_000
+CONFIRMATION_WAIT_S = 20.0
+NOT_REGISTERED = "not_registered"
+
+
+class Slashed(Exception):
+    """The chain says this worker is slashed. Final."""
+
+
+@dataclass
+class Live:
+    """What is known about this run only; the rest is in the persisted state. For /health."""
+
+    outcome: Outcome | None = None
+    chain_detail: str = ""
+    answers: tuple[EndpointAnswer, ...] = ()
+    agent: AgentReport | None = None
+    failure_detail: str = ""
+    slash_proposed: bool = False
+    progress: dict[str, float] = field(default_factory=dict)
+
+
+class Watcher:
+    """One worker's watcher. All dependencies are handed in; `fetch_ca` blocks and runs in a thread."""
+
+    def __init__(
+        self,
+        config: WatcherConfig,
+        token: str,
+        readers: Sequence[Reader],
+        store: StateStore,
+        control: Control,
+        probe: AgentProbe,
+        clock: Clock,
+        *,
+        fetch_ca: FetchCa = join.fetch_cacerts,
+        usage: Callable[[], Usage] = agent.usage,
+        pods: Callable[[], int] = agent.running_pods,
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.live = Live()
+        self._token = token
+        self._readers = readers
+        self._control = control
+        self._probe = probe
+        self._clock = clock
+        self._fetch_ca = fetch_ca
+        self._usage = usage
+        self._pods = pods
+        self._client: MasterClient | None = None
+        self._client_of: KnownMaster | None = None
+        self._announced: Master | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._client is not None:
+            await self._client.close()
+        await asyncio.gather(*(reader.close() for reader in self._readers))
+
+    # --- chain ---
+
+    async def check_chain(self) -> None:
+        """Look at the stake once. Raises Slashed; every other finding is recorded and logged on change."""
+        view = await look(self._readers, self.config.node_id, self.config.wanted_answers)
+        changed = view.outcome is not self.live.outcome
+        self.live.outcome, self.live.answers = view.outcome, view.answers
+        self.live.chain_detail = view.detail
+        if view.sighting is None:
+            if changed:
+                log.warning("chain view lost", kind=view.outcome.value, detail=view.detail)
+            return
+        if changed:
+            log.info("chain view good", endpoints=len(view.answers), detail=view.detail)
+        self._record(view.sighting)
+        self.store.save()
+        if self.store.state.status == WorkerStatus.SLASHED:
+            raise Slashed
+
+    def _record(self, sighting: Sighting) -> None:
+        state, worker, token = self.store.state, sighting.worker, sighting.token
+        status = worker.status.value if worker else NOT_REGISTERED
+        if status != state.status:
+            log.warning("status on-chain changed", old=state.status, new=status)
+        state.last_validation_ms = self._clock.now_ms()
+        state.status = status
+        state.stake_mist = worker.stake_mist if worker else 0
+        state.token_generation = token.generation if token else None
+        state.token_expires_at_ms = token.expires_at_ms if token else None
+        self.live.slash_proposed = bool(worker and worker.proposal)
+        if sighting.master is not None and sighting.master.endpoint:
+            self._announced = sighting.master
+
+    # --- heartbeat ---
+
+    async def beat(self) -> bool:
+        """Send one heartbeat; True when the master took it. Raises Slashed when the chain confirms one."""
+        try:
+            client = await self._master()
+            await self._send(client)
+        except Refusal as refusal:
+            await self._failed(refusal)
+            return False
+        state = self.store.state
+        if state.consecutive_failures:
+            log.info("heartbeats work again", after_failures=state.consecutive_failures)
+        state.last_heartbeat_ms = self._clock.now_ms()
+        state.consecutive_failures, state.last_failure = 0, None
+        state.restarts, state.next_restart_ms = 0, 0
+        self.live.failure_detail = ""
+        self.store.save()
+        return True
+
+    async def _send(self, client: MasterClient) -> None:
+        state = self.store.state
+        before = state.timestamp_floor_ms
+        state.timestamp_floor_ms = self._timestamp()
+        # Before it is sent: killed in between, the next one must still be later.
+        self.store.save()
+        body: dict[str, Any] = {
+            "node_id": self.config.node_id,
+            "timestamp_ms": state.timestamp_floor_ms,
+            "stake_status": state.status or "unknown",
+            "stake_mist": state.stake_mist or 0,
+            "running_pods": self._pods(),
+            "resource_usage": asdict(self._usage()),
+        }
+        try:
+            await client.heartbeat(body)
+        except (MasterRefused, MasterUnreachable) as error:
+            if isinstance(error, MasterRefused) and error.code == "clock_skew":
+                # It was not recorded. Kept as the floor, a clock that was an hour ahead would silence us
+                # for an hour after it was set right; so would an older one that no answer came for.
+                state.timestamp_floor_ms = min(before, self._clock.now_ms() + CLOCK_SKEW_MS)
+            raise master_refusal(error) from None
+
+    def _timestamp(self) -> int:
+        now, floor = self._clock.now_ms(), self.store.state.timestamp_floor_ms
+        return max(now, floor + 1)
+
+    async def _master(self) -> MasterClient:
+        """A client for the master that is on-chain, or for the last one known while the chain is dark."""
+        known, announced = self.store.state.master, self._announced
+        if announced is not None and not _same(known, announced):
+            ca = await asyncio.to_thread(pinned_ca, announced.api_server, announced.ca_hash, self._fetch_ca)
+            known = KnownMaster(
+                epoch=announced.epoch,
+                endpoint=announced.endpoint,
+                api_server=announced.api_server,
+                ca_hash=announced.ca_hash.hex(),
+                ca_pem=ca.decode("ascii"),
+            )
+            self.store.state.master = known
+            log.info("master found on-chain", endpoint=known.endpoint, epoch=known.epoch)
+        if known is None:
+            raise Refusal(
+                "master_not_announced",
+                "no master is known",
+                found=self.live.chain_detail or "the registry names no master with an endpoint",
+                wanted="a master that announced itself on-chain",
+                fix="run playbooks/master.yml, or make the chain reachable",
+                exit_code=Exit.MASTER_NOT_ANNOUNCED,
+            )
+        if self._client is None or self._client_of != known:
+            if self._client is not None:
+                await self._client.close()
+            try:
+                self._client = MasterClient(known.endpoint, known.ca_pem, self._token)
+            except MasterUnreachable as error:
+                raise master_refusal(error) from None
+            self._client_of = known
+        return self._client
+
+    async def _failed(self, refusal: Refusal) -> None:
+        state = self.store.state
+        state.consecutive_failures += 1
+        state.last_failure = refusal.code
+        self.live.failure_detail = f"{refusal.message}: {refusal.found}"
+        log.warning(
+            "heartbeat failed",
+            kind=refusal.code,
+            in_a_row=state.consecutive_failures,
+            found=refusal.found,
+            wanted=refusal.wanted,
+            fix=refusal.fix,
+        )
+        self.store.save()
+        if refusal.code == "worker_slashed":
+            # The master's word alone stops nothing: the chain decides, and is asked now.
+            await self.check_chain()
+        if state.consecutive_failures >= FAILURES_BEFORE_RESTART:
+            await self._consider_restart()
+
+    # --- agent ---
+
+    async def _consider_restart(self) -> None:
+        """Ask root to restart an agent that is unhealthy, less and less often, and not for ever."""
+        state = self.store.state
+        self.live.agent = await self._probe.look()
+        if self.live.agent.state is not AgentState.UNHEALTHY:
+            log.info("agent left alone", state=self.live.agent.state.value, detail=self.live.agent.detail)
+            return
+        now = self._clock.now_ms()
+        # A clock set back must not stretch the wait beyond the longest there is.
+        if 0 < state.next_restart_ms - now <= RESTART_BACKOFF_CAP_MS:
+            return
+        if state.restarts >= RESTART_CAP:
+            log.error("agent unhealthy, restarts given up", restarts=state.restarts)
+            return
+        try:
+            self._control.ask("restart", "agent_unhealthy", now)
+        except OSError as error:
+            log.error("restart can't be requested", why=error.strerror)
+            return
+        state.restarts += 1
+        state.next_restart_ms = now + min(RESTART_BACKOFF_MS << (state.restarts - 1), RESTART_BACKOFF_CAP_MS)
+        log.warning("agent unhealthy, restart requested", detail=self.live.agent.detail, nth=state.restarts)
+        self.store.save()
+
+    async def shut_down_agent(self) -> Exit:
+        """Have root stop the agent for good; the exit code says whether root confirmed it."""
+        now = self._clock.now_ms()
+        log.critical("worker is slashed, stopping the agent", node_id=self.config.node_id)
+        try:
+            self.store.mark_slashed(now)
+            request = self._control.ask("stop", "slashed", now)
+        except OSError as error:
+            log.critical("the stop can't be requested", why=error.strerror)
+            return Exit.STOP_UNCONFIRMED
+        end = self._clock.monotonic() + CONFIRMATION_WAIT_S
+        while self._clock.monotonic() < end:
+            answer = self._control.answer(request)
+            if answer is not None and answer.result == "done":
+                log.critical("agent stopped for good", detail=answer.detail)
+                return Exit.SLASHED
+            if answer is not None:
+                log.critical("root could not stop the agent", detail=answer.detail)
+                return Exit.STOP_UNCONFIRMED
+            await self._clock.sleep(0.2)
+        log.critical("root did not confirm the stop", waited_s=CONFIRMATION_WAIT_S)
+        return Exit.STOP_UNCONFIRMED
+
+
+def _same(known: KnownMaster | None, announced: Master) -> bool:
+    return known is not None and (known.epoch, known.endpoint, known.api_server, known.ca_hash) == (
+        announced.epoch,
+        announced.endpoint,
+        announced.api_server,
+        announced.ca_hash.hex(),
+    )
