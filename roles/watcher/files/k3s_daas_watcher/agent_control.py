@@ -174,12 +174,9 @@ def run(
 
 
 def _stop(config: WatcherConfig, request: Request, systemd: Systemd, pods: Pods) -> str:
-    marker = {
-        "node_id": request.node_id,
-        "reason": request.reason,
-        "requested_at_ms": request.requested_at_ms,
-    }
-    write_atomic(Path(config.stop_marker), json.dumps(marker).encode() + b"\n", 0o644)
+    marker = Path(config.stop_marker)
+    if not marker.exists():
+        write_atomic(marker, b"", 0o644)
     control_group = systemd.show(config.agent_unit).get("ControlGroup", "")
     systemd.stop(config.agent_unit, STOP_TIMEOUT_S)
     left = pods.kill(config.agent_unit, control_group, KILL_TIMEOUT_S)
