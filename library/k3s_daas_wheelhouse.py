@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: k3s_daas_wheelhouse
 short_description: Build the wheelhouse of the K3s-DaaS daemons
 description:
-  - Builds one tar with the wheels of C(k3s-daas) and of everything it needs, for one Python version and architecture.
+  - Builds one tar with the wheels of C(k3s-daas) and of all it needs, for one Python version and architecture.
   - The tar is named by what went into it, so that a host installs only when the name changes.
   - Runs on the control node (C(delegate_to=localhost)); hosts then need no package index.
 options:
@@ -68,7 +68,6 @@ path:
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -118,11 +117,12 @@ def download(requirements: Path, target: Path, python_version: str, architecture
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
         platforms = [word for name in MANYLINUX for word in ("--platform", f"{name}_{architecture}")]
         pip(
-            "download", "--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement", str(requirements),
+            "download", "--require-hashes", "--no-deps", "--only-binary=:all:",
+            "--requirement", str(requirements),
             "--python-version", python_version, "--implementation", "cp", *platforms,
             "--abi", tag, "--abi", "abi3", "--abi", "none", "--dest", f"{temporary}/wheels",
         )  # fmt: skip
-        os.replace(f"{temporary}/wheels", target)
+        Path(temporary, "wheels").replace(target)
 
 
 def pack(wheels: list[Path], tar: Path) -> None:
@@ -136,7 +136,7 @@ def pack(wheels: list[Path], tar: Path) -> None:
     with tarfile.open(temporary, "w") as archive:
         for wheel in sorted(wheels, key=lambda path: path.name):
             archive.add(wheel, arcname=wheel.name, filter=fixed)
-    os.replace(temporary, tar)
+    temporary.replace(tar)
 
 
 def build(project: Path, dependencies: Path, tar: Path) -> None:
@@ -147,8 +147,16 @@ def build(project: Path, dependencies: Path, tar: Path) -> None:
             target = copy / path.relative_to(project)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-        pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", f"{temporary}/own", str(copy))
-        pack([*dependencies.glob("*.whl"), *Path(temporary, "own").glob("*.whl")], tar)
+        pip(
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--wheel-dir",
+            f"{temporary}/own",
+            str(copy),
+        )
+        pack([*dependencies.glob("*.whl"), *own.glob("*.whl")], tar)
 
 
 def main() -> None:
@@ -168,13 +176,18 @@ def main() -> None:
     for path in (project / "pyproject.toml", requirements):
         if not path.is_file():
             module.fail_json(
-                msg=f"Found no {path}; wanted the project's own. Set `project` and `requirements` to the checkout."
+                msg=f"Found no {path}; wanted the project's own. "
+                "Set `project` and `requirements` to those of the checkout."
             )
 
     tag = f"cp{python_version.replace('.', '')}-{architecture}"
     locked = digest(requirements.read_bytes(), tag.encode())
-    contents = [part for path in source_files(project) for part in (str(path.relative_to(project)).encode(), path.read_bytes())]
-    name = f"k3s-daas-{tag}-{digest(locked.encode(), *contents)}"
+    contents = [
+        part
+        for path in source_files(project)
+        for part in (str(path.relative_to(project)).encode(), path.read_bytes())
+    ]
+    name = f"k3s-daas-{tag}-{digest(locked.encode(), *(part for pair in files for part in pair))}"
     tar = cache / f"{name}.tar"
     changed = not tar.is_file()
     if changed and not module.check_mode:

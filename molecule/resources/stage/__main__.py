@@ -1,0 +1,50 @@
+"""A stage: what demo and tests need around the playbooks, made on this machine.
+
+    python molecule/resources/stage --name demo [--subnet 10.123.1.0/24] up
+    python molecule/resources/stage --name demo down
+
+`up` makes three hosts (master, worker-1, worker-2), a Sui localnet on their bridge, and a wallet that has
+SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json, where the inventory reads it. It leaves
+a whole stage alone, and makes one that a killed run left half anew. `down` removes everything, twice is fine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import sys
+from pathlib import Path
+
+# Both packages are started by their folder; what they import is found from the folder above.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from stage.stage import Stage, StageError  # noqa: E402
+from testhosts.errors import HostsError  # noqa: E402
+
+DEFAULT_SUBNET = "10.123.1.0/24"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="stage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--name", default="demo", help="the stage's and its fleet's name")
+    parser.add_argument(
+        "--subnet",
+        type=ipaddress.IPv4Network,
+        default=os.environ.get("SUBNET") or DEFAULT_SUBNET,
+        help=f"address range of its hosts; also by the environment variable SUBNET ({DEFAULT_SUBNET})",
+    )
+    parser.add_argument("command", choices=["up", "down"])
+    arguments = parser.parse_args()
+    stage = Stage(arguments.name, arguments.subnet)
+    try:
+        stage.up() if arguments.command == "up" else stage.down()
+    except (StageError, HostsError) as error:
+        print(f"stage: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+sys.exit(main())
