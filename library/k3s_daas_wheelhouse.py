@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: k3s_daas_wheelhouse
 short_description: Build the wheelhouse of the K3s-DaaS daemons
 description:
-  - Builds one tar with the wheels of C(k3s-daas) and of all it needs, for one Python version and architecture.
+  - Builds one tar with the wheels of C(k3s-daas) and of all it needs, for one Python and architecture.
   - The tar is named by what went into it, so that a host installs only when the name changes.
   - Runs on the control node (C(delegate_to=localhost)); hosts then need no package index.
 options:
@@ -147,15 +147,10 @@ def build(project: Path, dependencies: Path, tar: Path) -> None:
             target = copy / path.relative_to(project)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+        own = Path(temporary, "own")
         pip(
-            "wheel",
-            "--no-deps",
-            "--no-build-isolation",
-            "--no-index",
-            "--wheel-dir",
-            f"{temporary}/own",
-            str(copy),
-        )
+            "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(own), str(copy)
+        )  # fmt: skip
         pack([*dependencies.glob("*.whl"), *own.glob("*.whl")], tar)
 
 
@@ -182,11 +177,7 @@ def main() -> None:
 
     tag = f"cp{python_version.replace('.', '')}-{architecture}"
     locked = digest(requirements.read_bytes(), tag.encode())
-    contents = [
-        part
-        for path in source_files(project)
-        for part in (str(path.relative_to(project)).encode(), path.read_bytes())
-    ]
+    files = [(str(path.relative_to(project)).encode(), path.read_bytes()) for path in source_files(project)]
     name = f"k3s-daas-{tag}-{digest(locked.encode(), *(part for pair in files for part in pair))}"
     tar = cache / f"{name}.tar"
     changed = not tar.is_file()
