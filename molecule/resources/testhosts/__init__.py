@@ -22,5 +22,6 @@ What the state directory holds: `ssh_config` and `known_hosts` (use `ssh -F`), `
 (0700: the hosts' disks, consoles and what they were made of). What the machine holds beyond one fleet is in
 /run/testhosts: locks, which checkout a fleet belongs to, and the values of the sysctls that were changed.
 
-Needs root, and works on cgroup v1, hybrid and v2 machines, with or without systemd as PID 1.
+Needs root; systemd need not be PID 1 of the machine. Tried on machines with hybrid cgroups; what pure cgroup
+v2 needs is there, but has not been tried.
 """

@@ -37,17 +37,22 @@ def paths(cgroup: str) -> list[Path]:
 
 def create(cgroup: str) -> list[Path]:
     """Make it in every hierarchy, ready to take processes."""
-    made = paths(cgroup)
-    for path, hierarchy in zip(made, hierarchies(mounts.current()), strict=True):
-        folder = hierarchy
-        for part in Path(cgroup).parts:
-            _pass_controllers_on(folder)
-            parent, folder = folder, folder / part
-            folder.mkdir(exist_ok=True)
-            _fill_cpuset(parent, folder)
-        if folder != path:
-            raise AssertionError(path)
-    return made
+    for _ in range(10):
+        # Once more when another fleet's `down` takes the empty parent away under us.
+        with contextlib.suppress(FileNotFoundError):
+            for hierarchy in hierarchies(mounts.current()):
+                _create(hierarchy, Path(cgroup))
+            return paths(cgroup)
+    raise HostsError(f"cgroup {cgroup} vanishes whenever it is made; does something else clean up cgroups?")
+
+
+def _create(hierarchy: Path, cgroup: Path) -> None:
+    folder = hierarchy
+    for part in cgroup.parts:
+        _pass_controllers_on(folder)
+        parent, folder = folder, folder / part
+        folder.mkdir(exist_ok=True)
+        _fill_cpuset(parent, folder)
 
 
 def _pass_controllers_on(folder: Path) -> None:
@@ -121,6 +126,13 @@ def destroy(cgroup: str) -> None:
         time.sleep(0.02)
     if not wait_until(lambda: _remove(cgroup), timeout_s=10):
         raise HostsError(f"cgroup {cgroup} can't be removed from {', '.join(map(str, _present(cgroup)))}")
+
+
+def remove_parent() -> None:
+    """Remove the parent of all our cgroups, unless some fleet or image build has one there."""
+    for path in paths(PROGRAM):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _present(cgroup: str) -> list[Path]:

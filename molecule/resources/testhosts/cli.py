@@ -15,6 +15,8 @@ from testhosts.fleet import FleetPaths
 from testhosts.names import Fleet
 from testhosts.system import MACHINE_PACKAGES, check_machine
 
+_STATE = Path(__file__).resolve().parents[3] / ".state"  # of this checkout, from wherever we are called
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -28,9 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--subnet", default="10.123.1.0/24", help="private, /24 to /29 (default: %(default)s)"
     )
-    parser.add_argument("--state-dir", type=Path, help="default: .state/FLEET")
+    parser.add_argument("--state-dir", type=Path, help="default: the checkout's .state/FLEET")
     parser.add_argument(
-        "--image-dir", type=Path, help="shared by fleets (default: `image` beside the state dir)"
+        "--image-dir", type=Path, help="shared by fleets (default: the checkout's .state/image)"
     )
     parser.add_argument(
         "--kubernetes",
@@ -70,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     fleet = Fleet.parse(arguments.fleet, arguments.subnet)
-    state = (arguments.state_dir or Path(".state") / fleet.name).resolve()
-    image_dir = (arguments.image_dir or state.parent / "image").resolve()
+    state = (arguments.state_dir or _STATE / fleet.name).resolve()
+    image_dir = (arguments.image_dir or _STATE / "image").resolve()
     paths = FleetPaths(state)
     kubernetes: bool = arguments.kubernetes
     if arguments.command == "packages":
@@ -91,6 +93,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "status":
         print(json.dumps(fleets.status(fleet, paths), indent=2))
         return 0
+    if arguments.command == "logs":
+        fleets.logs(fleet, paths, arguments.directory)
+        return 0
     with registry.fleet_lock(fleet.name):
         if arguments.command == "up":
             fleets.up(fleet, paths, wanted, image_dir, kubernetes)
@@ -99,8 +104,6 @@ def _run(arguments: argparse.Namespace) -> int:
         elif arguments.command == "sweep":
             registry.check_owner(fleet, state)
             fleets.sweep(fleet, paths, fleets.well_hosts(fleet, paths))
-        elif arguments.command == "logs":
-            fleets.logs(fleet, paths, arguments.directory)
         else:
             raise AssertionError(arguments.command)
     return 0

@@ -82,7 +82,10 @@ def sweep(fleet: Fleet, paths: FleetPaths, keep: Sequence[Host]) -> None:
     network.remove_interfaces(fleet, {kept.veth for kept in keep})
     roots = {paths.of(kept.name).root for kept in keep}
     mounted = mounts.of_fleet(mounts.current(), fleet.tag)
-    mounts.unmount([mount for mount in mounted if mount.target not in roots])
+    dead = [mount for mount in mounted if mount.target not in roots]
+    for mount in dead:
+        host.remove_lock(mount.target)
+    mounts.unmount(dead)
     folders = {paths.of(kept.name).folder for kept in keep}
     for folder in paths.hosts.iterdir() if paths.hosts.is_dir() else []:
         if folder not in folders:
@@ -108,7 +111,11 @@ def up(fleet: Fleet, paths: FleetPaths, wanted: list[Host], image_dir: Path, kub
     missing = [new for new in wanted if new not in running]
     for same in wanted:
         if same in running:
-            progress(f"{same.name}: runs already")
+            record = paths.of(same.name).read_record()
+            outdated = record is not None and record.image != root.name
+            progress(
+                f"{same.name}: runs already" + (", on an older image; `down` first renews it" * outdated)
+            )
     block = names.etc_hosts([*running, *missing])
     _tell_names(paths, running, block)
     if not missing:

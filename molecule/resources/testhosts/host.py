@@ -173,9 +173,15 @@ def remove(host_folder: Path) -> None:
 
 
 def remove_leftovers(machine: str) -> None:
-    """What systemd-nspawn leaves in /run when it is killed."""
+    """Remove what systemd-nspawn leaves in /run of a machine when it is killed."""
     for kind in ("propagate", "unix-export"):
         shutil.rmtree(_NSPAWN_RUN / kind / machine, ignore_errors=True)
+
+
+def remove_lock(root: Path) -> None:
+    """Remove systemd-nspawn's lock of a root that is still mounted: it is named after its inode."""
+    found = root.stat()
+    (_NSPAWN_RUN / "locks" / f"inode-{found.st_dev}:{found.st_ino}").unlink(missing_ok=True)
 
 
 def _write_files(host: Host, root: Path, public_key: str, hosts_block: str) -> str:

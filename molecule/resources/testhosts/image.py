@@ -84,6 +84,7 @@ def ensure(image_dir: Path, kubernetes: bool) -> Path:
             _sweep(image_dir, cgroup)
             raise
         cgroups.destroy(cgroup)
+        cgroups.remove_parent()
         building.rename(image)
     return image
 

@@ -120,6 +120,7 @@ def leave(fleet: Fleet) -> None:
         else:
             _SYSCTLS.unlink(missing_ok=True)
         (_FLEETS / f"{fleet.name}.json").unlink(missing_ok=True)
+        cgroups.remove_parent()
 
 
 def _restore(before: dict[str, str]) -> None:
