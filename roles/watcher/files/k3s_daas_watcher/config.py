@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field
 
-from k3s_daas.registry.model import Deployment
+from k3s_daas.chainconfig import ChainConfig, InvalidConfig, parse, read
 
 from .errors import Exit, Refusal
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-MAX_BYTES = 64 * 1024
-
-
-def _object_id(value: str) -> str:
-    if not re.fullmatch(r"0x[0-9a-f]{64}", value):
-        raise ValueError("wanted 0x and 64 lowercase hexadecimal digits")
-    return value
 
 
 def _node_id(value: str) -> str:
@@ -70,49 +62,8 @@ def _loopback_url(value: str) -> str:
     return value
 
 
-ObjectId = Annotated[str, AfterValidator(_object_id)]
 NodeId = Annotated[str, AfterValidator(_node_id)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-Network = Literal["localnet", "devnet", "testnet", "mainnet"]
-
-
-class ChainConfig(BaseModel):
-    """Which chain, and which registry on it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    network: Network
-    endpoints: Annotated[tuple[str, ...], Field(min_length=1, max_length=8)]
-    chain_id: str | None = None
-    package_id: ObjectId
-    # The package's first version, which types keep naming after an upgrade.
-    original_package_id: ObjectId | None = None
-    registry_id: ObjectId
-
-    @model_validator(mode="after")
-    def _check_endpoints(self) -> ChainConfig:
-        for endpoint in self.endpoints:
-            parts = urlsplit(endpoint)
-            if parts.scheme not in {"http", "https"} or not parts.hostname:
-                raise ValueError("endpoints: wanted URLs like https://fullnode.testnet.sui.io:443")
-            if parts.scheme == "http" and self.network != "localnet":
-                raise ValueError(
-                    f"endpoints: http:// is plaintext and refused on {self.network}; use https://"
-                )
-        if len(set(self.endpoints)) != len(self.endpoints):
-            raise ValueError("endpoints: the same one is named twice, so two answers would not be two")
-        if len(self.endpoints) < self.wanted_answers:
-            raise ValueError("endpoints: mainnet needs two of different providers, so that one can't lie")
-        return self
-
-    @property
-    def deployment(self) -> Deployment:
-        return Deployment(self.package_id, self.registry_id, self.original_package_id)
-
-    @property
-    def wanted_answers(self) -> int:
-        """How many endpoints must answer, and agree, before anything is believed."""
-        return 2 if self.network == "mainnet" else 1
 
 
 class WatcherConfig(ChainConfig):
@@ -136,63 +87,16 @@ class WatcherConfig(ChainConfig):
         return self.tee_mode == "simulated"
 
 
-Model = TypeVar("Model", bound=ChainConfig)
-
-
 def load(path: Path) -> WatcherConfig:
     """Read and check `path`; raises Refusal that names every wrong field."""
-    return _parse(path, _read(path), WatcherConfig)
-
-
-def load_chain(path: Path) -> ChainConfig:
-    """The chain part of any of our configuration files (watcher.json, master.json); raises Refusal."""
-    data = _read(path)
-    return _parse(path, {key: data[key] for key in ChainConfig.model_fields if key in data}, ChainConfig)
-
-
-def _read(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise _refusal(path, str(error.strerror), "a readable JSON file") from None
-    if len(raw) > MAX_BYTES:
-        raise _refusal(path, f"more than {MAX_BYTES} bytes", "a JSON object")
-    try:
-        data = json.loads(raw)
-    except ValueError as error:
-        raise _refusal(path, f"no JSON ({error})", "a JSON object") from None
-    if not isinstance(data, dict):
-        raise _refusal(path, f"a JSON {type(data).__name__}", "a JSON object")
-    return data
-
-
-def _parse(path: Path, data: dict[str, Any], model: type[Model]) -> Model:
-    try:
-        # Through JSON, because strict mode takes an array for a tuple only there.
-        return model.model_validate_json(json.dumps(data))
-    except ValidationError as error:
-        found, wanted = [], []
-        for problem in error.errors(include_url=False):
-            name = ".".join(str(part) for part in problem["loc"]) or "the whole"
-            missing = problem["type"] == "missing"
-            value = "nothing" if missing else _short(problem["input"]) if problem["loc"] else "what is there"
-            found.append(f"{name}: {value}")
-            wanted.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
-        raise _refusal(path, "; ".join(found), "; ".join(wanted)) from None
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _refusal(path: Path, found: str, wanted: str) -> Refusal:
-    return Refusal(
-        "config_invalid",
-        f"{path} can't be used",
-        found=found,
-        wanted=wanted,
-        fix="correct the role's variables and run the playbook again",
-        exit_code=Exit.CONFIG,
-    )
+        return parse(path, read(path), WatcherConfig)
+    except InvalidConfig as error:
+        raise Refusal(
+            "config_invalid",
+            f"{path} can't be used",
+            found=error.found,
+            wanted=error.wanted,
+            fix="correct the role's variables and run the playbook again",
+            exit_code=Exit.CONFIG,
+        ) from None

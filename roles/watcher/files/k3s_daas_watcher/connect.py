@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from k3s_daas.chainconfig import ChainConfig
 from k3s_daas.registry import Registry
 
 from .chainview import EndpointReader, RegistryLike
-from .config import ChainConfig
 
 
 def readers(config: ChainConfig) -> list[EndpointReader]:

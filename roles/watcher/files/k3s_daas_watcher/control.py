@@ -41,7 +41,7 @@ class Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     version: Annotated[Literal[1], Field(alias="schema")] = 1
-    id: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\Z")]
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     action: Literal["stop", "restart"]
     reason: Literal["slashed", "agent_unhealthy"]
     node_id: NodeId
@@ -54,7 +54,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     version: Annotated[Literal[1], Field(alias="schema")] = 1
-    id: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\Z")]
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     action: Literal["stop", "restart"]
     result: Literal["done", "failed"]
     detail: Annotated[str, Field(max_length=500)] = ""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import datetime as dt
 
 from k3s_daas import seal
+from k3s_daas.chainconfig import ChainConfig
 from k3s_daas.registry.model import Master, WorkerStatus
 
 from .chainview import Outcome, View
-from .config import ChainConfig, WatcherConfig
+from .config import WatcherConfig
 from .errors import Exit, Refusal
 from .master_client import MasterRefused, MasterUnreachable, MasterUntrusted
 

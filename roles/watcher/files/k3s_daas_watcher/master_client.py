@@ -48,7 +48,7 @@ class Registered(BaseModel):
     server: str
     token: Annotated[str, Field(repr=False, max_length=512)]
     expires_at_ms: int
-    node_password: Annotated[str, Field(repr=False, min_length=16, max_length=256, pattern=r"\A[!-~]+\Z")]
+    node_password: Annotated[str, Field(repr=False, min_length=16, max_length=256, pattern=r"^[!-~]+$")]
     ca_pem: Annotated[str, Field(max_length=MAX_ANSWER_BYTES)]
 
 

@@ -30,7 +30,7 @@ class KnownMaster(BaseModel):
     epoch: int
     endpoint: str
     api_server: str
-    ca_hash: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
+    ca_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     ca_pem: str
 
 

@@ -1,0 +1,72 @@
+"""`k3s-daas register`: what the unit `k3s-daas-register.service` runs as root before the agent starts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+import stamina.instrumentation
+
+from . import config, sealfile
+from .clock import SystemClock
+from .connect import readers
+from .errors import Exit, Refusal
+from .findings import SIMULATED_NOTICE, when
+from .register import Joined, Outputs, register
+
+JOINED_MARKER = Path("/var/lib/rancher/k3s/agent/client-kubelet.crt")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options; no secret is ever one of them."""
+    parser.add_argument("--config", type=Path, default=Path("/etc/k3s-daas/watcher.json"))
+    parser.add_argument("--seal-token-file", type=Path, help="default: systemd's credential seal-token")
+    parser.add_argument("--token-out", type=Path, default=Path("/etc/rancher/k3s/join-token"))
+    parser.add_argument("--password-out", type=Path, default=Path("/etc/rancher/node/password"))
+    parser.add_argument("--ca-out", type=Path, help="also write the cluster's CA bundle there")
+    parser.add_argument(
+        "--joined-marker",
+        type=Path,
+        default=JOINED_MARKER,
+        help="nothing is done when this file exists: a joined agent needs no token (default: %(default)s)",
+    )
+    parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="per step (default: 30)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit code of the command; findings go to stderr, the one line of success to stdout."""
+    # Its hooks print every retry; the person gets one finding at the end instead.
+    stamina.instrumentation.set_on_retry_hooks([])
+    try:
+        return _run(options)
+    except Refusal as refusal:
+        print(f"k3s-daas register: {refusal.text()}", file=sys.stderr)
+        return refusal.exit_code
+
+
+def _run(options: argparse.Namespace) -> Exit:
+    settings = config.load(options.config)
+    if settings.simulated:
+        print(SIMULATED_NOTICE, file=sys.stderr)
+    if options.joined_marker.exists():
+        print(f"{settings.node_id} joined before ({options.joined_marker} is there): nothing to do")
+        return Exit.OK
+    token = sealfile.read(sealfile.find(options.seal_token_file))
+    outputs = Outputs(options.token_out, options.password_out, options.ca_out)
+    joined = asyncio.run(_register(settings, token, outputs, options.wait))
+    print(
+        f"{joined.node_id} may join {joined.server} until {when(joined.expires_at_ms)}: "
+        f"join token in {options.token_out}"
+    )
+    return Exit.OK
+
+
+async def _register(settings: config.WatcherConfig, token: str, outputs: Outputs, wait_s: float) -> Joined:
+    endpoints = readers(settings)
+    try:
+        return await register(settings, token, endpoints, outputs, SystemClock(), wait_s=wait_s)
+    finally:
+        for endpoint in endpoints:
+            await endpoint.close()
