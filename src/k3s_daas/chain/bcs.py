@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -51,3 +52,47 @@ def vector(items: Iterable[bytes]) -> bytes:
     """A vector of values that are encoded already."""
     encoded = list(items)
     return uleb(len(encoded)) + b"".join(encoded)
+
+
+# -- types and derived ids ---------------------------------------------------------------------------------
+
+#: Variant numbers of TypeTag; 7 is a struct, which has no keyword.
+_TYPE_NAMES = ("bool", "u8", "u64", "u128", "address", "signer", "vector", "", "u16", "u32", "u256")
+_STRUCT_TAG = 7
+
+
+def type_tag(text: str) -> bytes:
+    """BCS of the TypeTag written as `text`, such as `0x1::string::String` or `vector<u8>`."""
+    encoded, rest = _type_tag(text.replace(" ", ""))
+    if rest:
+        raise ValueError(f"Found {rest!r} after the type in {text!r}")
+    return encoded
+
+
+def _type_tag(text: str) -> tuple[bytes, str]:
+    match = re.match(r"[^<>,]+", text)
+    if match is None:
+        raise ValueError(f"Found {text!r}, wanted a Move type")
+    name, rest = match[0], text[match.end() :]
+    arguments: list[bytes] = []
+    if rest.startswith("<"):
+        while not rest.startswith(">"):
+            argument, rest = _type_tag(rest[1:])
+            arguments.append(argument)
+            if rest[:1] not in (",", ">"):
+                raise ValueError(f"Found an unclosed '<' in {text!r}")
+        rest = rest[1:]
+    if "::" in name:
+        package, module, struct = name.split("::")
+        tag = bytes([_STRUCT_TAG]) + address(package) + string(module) + string(struct)
+        return tag + vector(arguments), rest
+    if name not in _TYPE_NAMES or len(arguments) != (name == "vector"):
+        raise ValueError(f"Found {text!r}, wanted a Move type")
+    return bytes([_TYPE_NAMES.index(name)]) + b"".join(arguments), rest
+
+
+def dynamic_field_id(parent: str, name_type: str, name_bcs: bytes) -> str:
+    """Id of the object that holds `parent`'s dynamic field (`sui::dynamic_field::hash_type_and_key`)."""
+    key = unsigned(len(name_bcs), 8) + name_bcs
+    preimage = b"\xf0" + address(parent) + key + type_tag(name_type)
+    return "0x" + hashlib.blake2b(preimage, digest_size=32).hexdigest()

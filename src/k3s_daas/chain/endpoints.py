@@ -59,7 +59,7 @@ def parse_endpoint(url: str, network: str) -> Endpoint:
     tls = parts.scheme == "https"
     if not tls and network != "localnet":
         raise InvalidEndpoint(
-            f"Found endpoint {shown} on {network}, {wanted}: http is plaintext and only a localnet may use it."
+            f"Found endpoint {shown} on {network}, {wanted}: http is plaintext, for a localnet only."
         )
     if port == 0:
         raise InvalidEndpoint(f"Found endpoint {shown} with port 0, {wanted}.")

@@ -59,16 +59,17 @@ class Key:
                 raise InvalidKey(f"Wallet key {path} is no regular file.")
             if status.st_mode & 0o077:
                 raise InvalidKey(
-                    f"Wallet key file {path} has mode {stat.S_IMODE(status.st_mode):04o}, wanted 0600: others on "
-                    f"this host can read it. Treat the key as exposed, or run: chmod 600 {path}"
+                    f"Wallet key file {path} has mode {stat.S_IMODE(status.st_mode):04o}, wanted 0600: "
+                    f"others on this host can read it. Treat the key as exposed, or run: chmod 600 {path}"
                 )
             content = file.read(4096)
         try:
             return cls(_parse(content.decode("ascii").strip()))
         except (ValueError, InvalidKey):
             raise InvalidKey(
-                f"Wallet key file {path} holds {len(content)} bytes that are no Ed25519 key. Wanted one line: "
-                "suiprivkey1… (as `sui keytool export` prints it) or base64 of the flag byte 0 and the 32-byte seed."
+                f"Wallet key file {path} holds {len(content)} bytes that are no Ed25519 key. Wanted one "
+                "line: suiprivkey1… (as `sui keytool export` prints it) or base64 of the flag byte 0 and the "
+                "32-byte seed."
             ) from None
 
     @classmethod

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 CLOCK_ID = "0x6"
 STRING_TYPE = "0x1::string::String"
+WORKER_KEY = "seal_token::WorkerTokenKey"
+OWNER_KEY = "seal_token::OwnerTokenKey"
 
 #: Most workers in one staking transaction: a pure argument holds 16 KB, and 63 bytes a name must fit.
 MAX_STAKE_BATCH = 200
@@ -92,7 +94,7 @@ class Registry:
         """The records of those of `node_ids` that exist, in few requests."""
         table = await self._workers_table()
         names = [check_node_id(node_id) for node_id in node_ids]
-        ids = [self.chain.dynamic_field_id(table, STRING_TYPE, bcs.string(name)) for name in names]
+        ids = [bcs.dynamic_field_id(table, STRING_TYPE, bcs.string(name)) for name in names]
         found = await self.chain.get_objects(ids)
         return {n: parse_worker(_value(f)) for n, f in zip(names, found, strict=True) if f is not None}
 
@@ -103,9 +105,9 @@ class Registry:
         """The worker-scope seal token records of those of `node_ids` that have one."""
         names = [check_node_id(node_id) for node_id in node_ids]
         workers = await self.workers_by_id(names)
-        key = f"{self.deployment.types_id}::k8s_gateway::WorkerTokenKey"
+        key = f"{self.deployment.types_id}::{WORKER_KEY}"
         parent = self.deployment.registry_id
-        ids = [self.chain.dynamic_field_id(parent, key, bcs.string(name)) for name in names]
+        ids = [bcs.dynamic_field_id(parent, key, bcs.string(name)) for name in names]
         found = await self.chain.get_objects(ids)
         tokens = {}
         for name, field in zip(names, found, strict=True):
@@ -115,7 +117,7 @@ class Registry:
         return tokens
 
     async def owner_token(self, address: str) -> SealTokenRecord | None:
-        key = f"{self.deployment.types_id}::k8s_gateway::OwnerTokenKey"
+        key = f"{self.deployment.types_id}::{OWNER_KEY}"
         found = await self.chain.dynamic_field(self.deployment.registry_id, key, bcs.address(address))
         return None if found is None else parse_seal_token(_value(found), "owner", "", address)
 
@@ -130,13 +132,13 @@ class Registry:
         workers = {worker.node_id: worker for worker in await self.workers()}
         worker_tokens: dict[str, SealTokenRecord] = {}
         owner_tokens: dict[str, SealTokenRecord] = {}
-        gateway = f"{self.deployment.types_id}::k8s_gateway"
+        ours = f"Field<{self.deployment.types_id}"
         async for field in self.chain.dynamic_fields(self.deployment.registry_id):
-            if f"Field<{gateway}::WorkerTokenKey," in field.type:
+            if f"{ours}::{WORKER_KEY}," in field.type:
                 node_id = check_node_id(_key(field))
                 owner = workers[node_id].owner if node_id in workers else ""
                 worker_tokens[node_id] = parse_seal_token(_value(field), "worker", node_id, owner)
-            elif f"Field<{gateway}::OwnerTokenKey," in field.type:
+            elif f"{ours}::{OWNER_KEY}," in field.type:
                 address = _key(field)
                 owner_tokens[address] = parse_seal_token(_value(field), "owner", "", address)
         return Snapshot(config, workers, worker_tokens, owner_tokens, config.master, sequence)

@@ -43,6 +43,9 @@ class WorkerStatusChanged:
 @dataclass(frozen=True)
 class UnstakeRequested:
     node_id: str
+    owner: str
+    unbonding_until_ms: int
+    timestamp_ms: int
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class SlashProposed:
 @dataclass(frozen=True)
 class SlashCancelled:
     node_id: str
+    timestamp_ms: int
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,9 @@ _PARSERS: dict[str, Callable[[Fields], RegistryEvent]] = {
     "worker_registry::WorkerStatusChangedEvent": lambda f: WorkerStatusChanged(
         f.node_id(), f.status("old_status"), f.status("new_status"), f.number("timestamp_ms")
     ),
-    "worker_registry::UnstakeRequestedEvent": lambda f: UnstakeRequested(f.node_id()),
+    "worker_registry::UnstakeRequestedEvent": lambda f: UnstakeRequested(
+        f.node_id(), f.text("owner"), f.number("unbonding_until_ms"), f.number("timestamp_ms")
+    ),
     "worker_registry::StakeWithdrawnEvent": lambda f: StakeWithdrawn(
         f.node_id(), f.text("recipient"), f.number("amount"), f.number("timestamp_ms")
     ),
@@ -167,7 +173,7 @@ _PARSERS: dict[str, Callable[[Fields], RegistryEvent]] = {
     "slashing::SlashProposedEvent": lambda f: SlashProposed(
         f.node_id(), f.number("reason"), f.data("evidence_hash"), f.number("executable_at_ms")
     ),
-    "slashing::SlashCancelledEvent": lambda f: SlashCancelled(f.node_id()),
+    "slashing::SlashCancelledEvent": lambda f: SlashCancelled(f.node_id(), f.number("timestamp_ms")),
     "slashing::WorkerSlashedEvent": lambda f: WorkerSlashed(
         f.node_id(), f.text("owner"), f.number("amount"), f.number("remaining"), f.number("timestamp_ms")
     ),

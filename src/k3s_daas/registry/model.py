@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from k3s_daas.chain.bcs import normalize_address
 from k3s_daas.chain.errors import MalformedRecord
 
 _NODE_ID = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
@@ -24,12 +25,12 @@ class InvalidNodeId(ValueError):
     """Not a name that the contract, Kubernetes and DNS all take."""
 
     def __init__(self, found: object) -> None:
-        shown = (
-            repr(found) if len(repr(found)) <= 80 else f"{repr(found)[:77]}… ({len(str(found))} characters)"
-        )
+        shown = repr(found)
+        if len(shown) > 80:
+            shown = f"{shown[:77]}… ({len(str(found))} characters)"
         super().__init__(
-            f"Found node id {shown}, wanted an RFC 1123 label: 1 to 63 of a-z, 0-9 and '-', starting and ending "
-            "with a letter or digit. Rename the host or set its node id."
+            f"Found node id {shown}, wanted an RFC 1123 label: 1 to 63 of a-z, 0-9 and '-', starting and "
+            "ending with a letter or digit. Rename the host or set its node id."
         )
 
 
@@ -57,6 +58,12 @@ class Deployment:
     package_id: str
     registry_id: str
     original_id: str | None = None
+
+    def __post_init__(self) -> None:
+        # Nodes write every id with 64 digits; ours are compared with theirs as text.
+        for name in ("package_id", "registry_id", "original_id"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, normalize_address(value))
 
     @property
     def types_id(self) -> str:
