@@ -1,5 +1,6 @@
 """A fleet as a whole: up, down, sweep, status, logs."""
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
@@ -223,6 +224,8 @@ def down(fleet: Fleet, paths: FleetPaths) -> None:
     remove_tree(paths.hosts)
     for file in (paths.key, paths.public_key, paths.known_hosts, paths.ssh_config):
         file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # others may keep something there
+        paths.state.rmdir()
     progress(f"fleet {fleet.name} is down")
 
 
