@@ -1,0 +1,96 @@
+"""The command `k3s-daas-master`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from k3s_daas import logs
+from k3s_daas.chain import ChainError, Key
+from k3s_daas_master.certificate import CertificateError, issue
+from k3s_daas_master.cluster import ClusterError
+from k3s_daas_master.config import Config, ConfigError, load
+from k3s_daas_master.errors import StateError
+
+#: A configuration or state that a restart doesn't mend (sysexits' EX_CONFIG).
+EXIT_CONFIG = 78
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the process' exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "issue-certificate":
+            return _issue_certificate(options)
+        config = load(options.config)
+        if options.command == "init-key":
+            return _init_key(config)
+        return _serve(config)
+    except (ConfigError, StateError, ClusterError, ChainError, CertificateError) as error:
+        print(logs.redact(f"k3s-daas-master {options.command}: {error}"), file=sys.stderr)
+        return EXIT_CONFIG if isinstance(error, ConfigError) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="k3s-daas-master", description="The K3s-DaaS master's service.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("serve", "run the service"),
+        ("init-key", "make the master's wallet key once and print its address"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--config", type=Path, required=True, help="the service's JSON configuration")
+    certificate = commands.add_parser(
+        "issue-certificate", help="make or renew the API's TLS certificate with k3s' server CA (as root)"
+    )
+    certificate.add_argument("--ca-cert", type=Path, required=True, help="k3s' server-ca.crt")
+    certificate.add_argument("--ca-key", type=Path, required=True, help="k3s' server-ca.key")
+    certificate.add_argument(
+        "--out", type=Path, required=True, help="directory for server.crt and server.key"
+    )
+    certificate.add_argument(
+        "--san", action="append", required=True, help="IP address or DNS name; repeatable"
+    )
+    certificate.add_argument("--owner", help="user who may read the key (default: whoever runs this)")
+    return parser
+
+
+def _init_key(config: Config) -> int:
+    try:
+        created = not config.key_file.exists()
+        key = Key.create(config.key_file) if created else Key.load(config.key_file)
+    except OSError as error:
+        raise StateError(
+            f"{config.key_file}: {error.strerror}. Wanted a directory that this user may write: run this "
+            "as the service's user, after its state directory was made."
+        ) from None
+    print(json.dumps({"address": key.address, "created": created}))
+    return 0
+
+
+def _issue_certificate(options: argparse.Namespace) -> int:
+    issued = issue(options.ca_cert, options.ca_key, options.out, options.san, owner=options.owner)
+    answer = {
+        "changed": issued.changed,
+        "reason": issued.reason,
+        "cert": str(issued.cert),
+        "not_after": issued.not_after.isoformat(),
+    }
+    print(json.dumps(answer))
+    return 0
+
+
+def _serve(config: Config) -> int:
+    # Imported late: the chain's client costs a second and 50 MB that the other commands needn't pay.
+    from k3s_daas_master.service import serve
+
+    logs.configure("k3s-daas-master", config.log_level)
+    asyncio.run(serve(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

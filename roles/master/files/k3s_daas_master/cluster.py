@@ -1,0 +1,417 @@
+"""The Kubernetes API, as far as the master needs it, in the master's own words.
+
+Names of nodes come off the chain, where anybody may write; they are RFC 1123 labels by then (checked where
+they are parsed), so they can be put into paths and selectors.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import msgspec
+from lightkube import AsyncClient
+from lightkube.config.kubeconfig import KubeConfig
+from lightkube.core.client import FieldSelector
+from lightkube.core.exceptions import ApiError as KubeApiError
+from lightkube.core.exceptions import ConfigError as KubeConfigError
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.resources.coordination_v1 import Lease
+from lightkube.resources.core_v1 import Node, Pod, Secret
+from lightkube.types import PatchType
+
+from k3s_daas.join import (
+    BOOTSTRAP_GROUP,
+    BOOTSTRAP_TOKEN_SECRET_TYPE,
+    NODE_PASSWORD_SECRET_TYPE,
+    node_password_secret_name,
+)
+
+SYSTEM = "kube-system"
+LEASES = "kube-node-lease"
+LABEL_NODE = "k3s-daas/node"
+LABEL_LOCKED = "k3s-daas/locked"
+ANNOTATION_CREATED_MS = "k3s-daas/created-ms"
+ANNOTATION_CORDONED = "k3s-daas/cordoned"
+
+
+class ClusterError(Exception):
+    """The Kubernetes API didn't do it. `status` is its HTTP status, None when it didn't answer."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A node. `lease_renewed_ms` is when its kubelet last renewed its lease (ms), None without a lease."""
+
+    name: str
+    ready: bool
+    unschedulable: bool
+    lease_renewed_ms: int | None
+    cordoned_by_us: bool = False
+
+
+@dataclass(frozen=True)
+class NodePassword:
+    """A node's password Secret. `ours`: made here, not by k3s. `locked`: it is random and nobody has it."""
+
+    node_id: str
+    hash: str
+    locked: bool
+    ours: bool = True
+
+
+@dataclass(frozen=True)
+class BootstrapToken:
+    """A bootstrap token made by this service; its secret part isn't read back."""
+
+    token_id: str
+    node_id: str
+    created_ms: int
+    expires_ms: int
+
+
+@dataclass(frozen=True)
+class PodView:
+    namespace: str
+    name: str
+    terminating: bool
+
+
+class Cluster:
+    """One connection to the API server. Every method raises ClusterError and nothing else."""
+
+    def __init__(
+        self,
+        config: KubeConfig,
+        timeout_s: float = 5.0,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        try:
+            single = config.get()
+            if single is None:
+                raise KubeConfigError("it names no current context")
+            self._cluster = single.cluster
+            # trust_env off: a proxy of the environment has no business between us and the API server.
+            self._client = AsyncClient(
+                single,
+                timeout=httpx2.Timeout(timeout_s),
+                trust_env=False,
+                field_manager="k3s-daas-master",
+                transport=transport,
+            )
+        except (KubeConfigError, KeyError, AssertionError, ValueError, OSError, ssl.SSLError) as error:
+            raise ClusterError(
+                f"The kubeconfig can't be used: {error}. Wanted k3s' admin kubeconfig."
+            ) from None
+        self._timeout_s = timeout_s
+        self._transport = transport
+
+    @classmethod
+    def from_file(cls, kubeconfig: Path, timeout_s: float = 5.0) -> Cluster:
+        try:
+            return cls(KubeConfig.from_file(kubeconfig), timeout_s)
+        except ClusterError:
+            raise
+        except Exception:
+            # Its text may quote the file, and the file holds a key.
+            raise ClusterError(
+                f"The kubeconfig {kubeconfig} can't be read. Wanted k3s' admin kubeconfig, handed over as a "
+                "credential; is k3s running and the unit's LoadCredential right?"
+            ) from None
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def cacerts(self) -> bytes:
+        """The CA bundle as served at /cacerts, over TLS that the kubeconfig's CA verifies."""
+        data, file = self._cluster.certificate_auth_data, self._cluster.certificate_auth
+        try:
+            pem = base64.b64decode(data) if data else Path(file or "").read_bytes()
+            context = ssl.create_default_context(cadata=pem.decode("ascii"))
+            async with httpx2.AsyncClient(
+                verify=context, timeout=self._timeout_s, trust_env=False, transport=self._transport
+            ) as client:
+                response = await client.get(f"{self._cluster.server.rstrip('/')}/cacerts")
+        except (httpx2.HTTPError, OSError, ValueError) as error:
+            raise ClusterError(
+                f"GET /cacerts: {error or type(error).__name__}. Is the k3s server up?"
+            ) from None
+        if response.status_code != httpx2.codes.OK:
+            raise ClusterError(f"GET /cacerts answered {response.status_code}", response.status_code)
+        return response.content
+
+    # -- nodes --------------------------------------------------------------------------------------------
+
+    async def nodes(self) -> dict[str, NodeView]:
+        """Every node by name, each with its lease."""
+        with _calls("list nodes"):
+            renewed = {
+                lease.metadata.name: _ms(lease.spec.renewTime)
+                async for lease in self._client.list(Lease, namespace=LEASES)
+                if lease.metadata and lease.spec
+            }
+            return {
+                view.name: view
+                async for node in self._client.list(Node)
+                if (view := _node_view(node, renewed))
+            }
+        return {}
+
+    async def cordon(self, node_id: str) -> bool:
+        """Make the node take no new pods; False when there is no such node."""
+        return await self._schedulable(node_id, False)
+
+    async def uncordon(self, node_id: str) -> bool:
+        """Undo `cordon`; False when there is no such node."""
+        return await self._schedulable(node_id, True)
+
+    async def _schedulable(self, node_id: str, on: bool) -> bool:
+        patch = {
+            "metadata": {"annotations": {ANNOTATION_CORDONED: None if on else "true"}},
+            "spec": {"unschedulable": None if on else True},
+        }
+        with _calls(f"cordon {node_id}") as outcome:
+            await self._client.patch(Node, node_id, patch, patch_type=PatchType.MERGE)
+        return not outcome.missing
+
+    async def delete_node(self, node_id: str) -> None:
+        """Delete the node; no such node is fine."""
+        with _calls(f"delete node {node_id}"):
+            await self._client.delete(Node, node_id)
+
+    # -- pods ---------------------------------------------------------------------------------------------
+
+    async def pods_to_drain(self, node_id: str) -> list[PodView]:
+        """The pods that a drain must move: all but those of DaemonSets and the node's own static ones."""
+        with _calls(f"list pods of {node_id}"):
+            return [
+                PodView(
+                    pod.metadata.namespace or "default",
+                    pod.metadata.name or "",
+                    bool(pod.metadata.deletionTimestamp),
+                )
+                async for pod in self._client.list(Pod, namespace="*", fields={"spec.nodeName": node_id})
+                if pod.metadata and pod.spec and pod.spec.nodeName == node_id and _drained(pod)
+            ]
+        return []
+
+    async def evict(self, pod: PodView) -> bool:
+        """Ask the pod to go; False when a disruption budget forbids it now."""
+        eviction = Pod.Eviction(metadata=ObjectMeta(name=pod.name, namespace=pod.namespace))
+        try:
+            with _calls(f"evict {pod.namespace}/{pod.name}"):
+                await self._client.create(eviction, pod.name, namespace=pod.namespace)
+        except ClusterError as error:
+            if error.status == 429:
+                return False
+            raise
+        return True
+
+    async def delete_pod(self, pod: PodView) -> None:
+        """Delete the pod without waiting for its kubelet, which may be gone."""
+        with _calls(f"delete pod {pod.namespace}/{pod.name}"):
+            await self._client.delete(Pod, pod.name, namespace=pod.namespace, grace_period=0)
+
+    # -- node passwords -----------------------------------------------------------------------------------
+
+    async def node_password(self, node_id: str) -> NodePassword | None:
+        with _calls(f"read node password of {node_id}"):
+            return _node_password(
+                await self._client.get(Secret, node_password_secret_name(node_id), namespace=SYSTEM)
+            )
+        return None
+
+    async def node_passwords(self) -> dict[str, NodePassword]:
+        """Every node password there is, k3s' own included, by node."""
+        fields: FieldSelector = {"type": NODE_PASSWORD_SECRET_TYPE}
+        with _calls("list node passwords"):
+            return {
+                found.node_id: found
+                async for secret in self._client.list(Secret, namespace=SYSTEM, fields=fields)
+                if (found := _node_password(secret))
+            }
+        return {}
+
+    async def put_node_password(self, node_id: str, password_hash: str, *, locked: bool = False) -> None:
+        """Set the password of `node_id`, whatever it was.
+
+        Not immutable, unlike those that k3s makes: an update in place leaves no moment without a password, in
+        which k3s would let anybody with a bootstrap token take the name.
+        """
+        secret = Secret(
+            metadata=ObjectMeta(
+                name=node_password_secret_name(node_id),
+                namespace=SYSTEM,
+                labels={LABEL_NODE: node_id, **({LABEL_LOCKED: "true"} if locked else {})},
+            ),
+            type=NODE_PASSWORD_SECRET_TYPE,
+            data={"hash": base64.b64encode(password_hash.encode()).decode()},
+        )
+        name = node_password_secret_name(node_id)
+        try:
+            with _calls(f"set node password of {node_id}"):
+                await self._client.create(secret)
+            return
+        except ClusterError as error:
+            if error.status != 409:
+                raise
+        try:
+            with _calls(f"set node password of {node_id}") as outcome:
+                await self._client.replace(secret)
+            if not outcome.missing:
+                return
+        except ClusterError as error:
+            # 422: immutable, made by k3s.
+            if error.status != 422:
+                raise
+            with _calls(f"delete node password of {node_id}"):
+                await self._client.delete(Secret, name, namespace=SYSTEM)
+        with _calls(f"set node password of {node_id}"):
+            await self._client.create(secret)
+
+    # -- bootstrap tokens ---------------------------------------------------------------------------------
+
+    async def create_bootstrap_token(
+        self, node_id: str, token_id: str, secret: str, created_ms: int, expires_ms: int
+    ) -> None:
+        """Let the holder of `token_id.secret` join agents until `expires_ms`."""
+        expires = dt.datetime.fromtimestamp(expires_ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = Secret(
+            metadata=ObjectMeta(
+                name=f"bootstrap-token-{token_id}",
+                namespace=SYSTEM,
+                labels={LABEL_NODE: node_id},
+                annotations={ANNOTATION_CREATED_MS: str(created_ms)},
+            ),
+            type=BOOTSTRAP_TOKEN_SECRET_TYPE,
+            stringData={
+                "token-id": token_id,
+                "token-secret": secret,
+                "expiration": expires,
+                "usage-bootstrap-authentication": "true",
+                "auth-extra-groups": BOOTSTRAP_GROUP,
+                "description": f"k3s-daas: worker {node_id}",
+            },
+        )
+        with _calls(f"create bootstrap token for {node_id}"):
+            await self._client.create(body)
+
+    async def bootstrap_tokens(self) -> list[BootstrapToken]:
+        """The bootstrap tokens that this service made; others are none of its business."""
+        fields: FieldSelector = {"type": BOOTSTRAP_TOKEN_SECRET_TYPE}
+        with _calls("list bootstrap tokens"):
+            return [
+                found
+                async for secret in self._client.list(Secret, namespace=SYSTEM, fields=fields)
+                if (found := _bootstrap_token(secret))
+            ]
+        return []
+
+    async def delete_bootstrap_token(self, token_id: str) -> None:
+        with _calls(f"delete bootstrap token {token_id}"):
+            await self._client.delete(Secret, f"bootstrap-token-{token_id}", namespace=SYSTEM)
+
+
+@dataclass
+class _Outcome:
+    missing: bool = False
+
+
+@contextmanager
+def _calls(what: str) -> Iterator[_Outcome]:
+    """Turn the client's errors into ClusterError; an object that isn't there only sets `missing`."""
+    outcome = _Outcome()
+    try:
+        yield outcome
+    except KubeApiError as error:
+        status = error.status.code
+        if status == 404:
+            outcome.missing = True
+            return
+        raise ClusterError(
+            f"{what}: the API server answered {status}: {error.status.message}", status
+        ) from None
+    except (KeyError, msgspec.MsgspecError) as error:
+        # The client trips over answers without a content type or with a body that isn't what it asked for.
+        raise ClusterError(f"{what}: unusable answer ({type(error).__name__}: {error})") from None
+    except (httpx2.HTTPError, OSError) as error:
+        code = error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else None
+        if code == 404:
+            outcome.missing = True
+            return
+        raise ClusterError(f"{what}: {error or type(error).__name__}. Is the k3s server up?", code) from None
+
+
+def _node_view(node: Node, renewed: dict[str | None, int | None]) -> NodeView | None:
+    if node.metadata is None or not node.metadata.name:
+        return None
+    conditions = (node.status.conditions if node.status else None) or []
+    return NodeView(
+        name=node.metadata.name,
+        ready=any(c.type == "Ready" and c.status == "True" for c in conditions),
+        unschedulable=bool(node.spec and node.spec.unschedulable),
+        lease_renewed_ms=renewed.get(node.metadata.name),
+        cordoned_by_us=ANNOTATION_CORDONED in (node.metadata.annotations or {}),
+    )
+
+
+def _drained(pod: Pod) -> bool:
+    metadata = pod.metadata
+    if metadata is None or "kubernetes.io/config.mirror" in (metadata.annotations or {}):
+        return False
+    return not any(o.kind == "DaemonSet" and o.controller for o in metadata.ownerReferences or [])
+
+
+def _node_password(secret: Secret) -> NodePassword | None:
+    suffix = node_password_secret_name("")
+    metadata = secret.metadata
+    if metadata is None or not metadata.name or not metadata.name.endswith(suffix):
+        return None
+    data = (secret.data or {}) if secret.type == NODE_PASSWORD_SECRET_TYPE else {}
+    labels = metadata.labels or {}
+    return NodePassword(
+        metadata.name.removesuffix(suffix),
+        _text(data.get("hash")),
+        locked=labels.get(LABEL_LOCKED) == "true",
+        ours=LABEL_NODE in labels,
+    )
+
+
+def _bootstrap_token(secret: Secret) -> BootstrapToken | None:
+    metadata = secret.metadata
+    if metadata is None or not (metadata.labels or {}).get(LABEL_NODE):
+        return None
+    data = secret.data or {}
+    created = (metadata.annotations or {}).get(ANNOTATION_CREATED_MS, "")
+    try:
+        expires = dt.datetime.fromisoformat(_text(data.get("expiration")))
+    except ValueError:
+        expires = dt.datetime.fromtimestamp(0, dt.UTC)
+    return BootstrapToken(
+        token_id=_text(data.get("token-id")),
+        node_id=(metadata.labels or {})[LABEL_NODE],
+        created_ms=int(created) if created.isdigit() else 0,
+        expires_ms=_ms(expires) or 0,
+    )
+
+
+def _text(encoded: str | None) -> str:
+    """A Secret's value as text; "" for what is missing or isn't text (then it matches nothing)."""
+    try:
+        return base64.b64decode(encoded or "", validate=True).decode("ascii")
+    except ValueError:
+        return ""
+
+
+def _ms(time: dt.datetime | None) -> int | None:
+    return None if time is None else int(time.timestamp() * 1000)

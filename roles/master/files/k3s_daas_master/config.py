@@ -1,0 +1,146 @@
+"""The service's configuration: one JSON file, checked whole before anything starts."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from k3s_daas.registry import Deployment
+
+_OBJECT_ID = re.compile(r"0x[0-9a-f]{64}")
+
+
+class ConfigError(Exception):
+    """The configuration can't be used. The message has one line per finding."""
+
+
+def _object_id(value: str) -> str:
+    if not _OBJECT_ID.fullmatch(value):
+        raise ValueError("wanted 0x and 64 lower-case hex digits, as the contracts play reports it")
+    return value
+
+
+def _https_url(value: str) -> str:
+    parts = urlsplit(value)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "https" or not parts.hostname or port is None or parts.path or parts.query:
+        raise ValueError("wanted https://host:port and nothing after it")
+    return value
+
+
+def _sui_endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError("wanted http(s)://host[:port] of a Sui full node, without credentials")
+    return value
+
+
+def split_listen(value: str) -> tuple[str, int]:
+    """("0.0.0.0", 8443) of "0.0.0.0:8443"; IPv6 in brackets. Raises ValueError."""
+    host, separator, port = value.rpartition(":")
+    if not separator or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("wanted address:port, for example 0.0.0.0:8443")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _listen(value: str) -> str:
+    split_listen(value)
+    return value
+
+
+def _loopback(value: str) -> str:
+    host, _ = split_listen(value)
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError("wanted a loopback address: whoever reaches the webhook can try tokens unseen")
+    return value
+
+
+ObjectId = Annotated[str, AfterValidator(_object_id)]
+HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class Config(BaseModel):
+    """Everything the service is told. Unknown keys are refused: a typo must not fall back to a default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    network: Literal["localnet", "devnet", "testnet", "mainnet"]
+    endpoints: Annotated[list[Annotated[str, AfterValidator(_sui_endpoint)]], Field(min_length=1)]
+    chain_id: str | None = None
+    package_id: ObjectId
+    original_package_id: ObjectId | None = None
+    registry_id: ObjectId
+    tee_mode: Literal["simulated", "nitro"]
+    listen: Annotated[str, AfterValidator(_listen)] = "0.0.0.0:8443"
+    webhook_listen: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:8444"
+    endpoint: HttpsUrl
+    api_server: HttpsUrl
+    kubeconfig: Path
+    key_file: Path
+    state_dir: Path
+    tls_cert: Path = Path("/etc/k3s-daas/tls/server.crt")
+    tls_key: Path = Path("/etc/k3s-daas/tls/server.key")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # How often the cluster is compared with the chain.
+    reconcile_s: Seconds = 2.0
+    offline_after_s: Annotated[float, Field(ge=60, le=86_400)] = 300.0
+    bootstrap_ttl_s: Annotated[float, Field(ge=60, le=600)] = 600.0
+    drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
+    # Registrations one source address may try: a burst, then so many a second.
+    registration_burst: Annotated[int, Field(ge=1, le=10_000)] = 20
+    registration_per_s: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+
+    @model_validator(mode="after")
+    def _network_rules(self) -> Config:
+        if self.tee_mode == "simulated" and self.network == "mainnet":
+            raise ValueError("tee_mode simulated proves nothing and is refused on mainnet; wanted nitro")
+        if self.network in ("testnet", "mainnet"):
+            plain = [url for url in self.endpoints if not url.startswith("https://")]
+            if plain:
+                raise ValueError(f"endpoints {plain} are plaintext; wanted https:// on {self.network}")
+        return self
+
+    @property
+    def deployment(self) -> Deployment:
+        return Deployment(self.package_id, self.registry_id, self.original_package_id)
+
+
+def load(path: Path) -> Config:
+    """The configuration in `path`. Raises ConfigError with every finding, each with its key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"Configuration {path}: {error.strerror or error}. Wanted a readable JSON file; the master role "
+            "writes it, run the master play."
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"Configuration {path} isn't UTF-8 text. Wanted JSON.") from None
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"Configuration {path} isn't JSON: {error}.") from None
+    try:
+        return Config.model_validate_json(text)
+    except ValidationError as error:
+        findings = [
+            f"  {'.'.join(str(part) for part in item['loc']) or '(whole)'}: {item['msg']}"
+            + (
+                ""
+                if item["type"] in ("missing", "value_error") and not item["loc"]
+                else f"; found {item['input']!r:.80}"
+            )
+            for item in error.errors(include_url=False)
+        ]
+        raise ConfigError(
+            f"Configuration {path} has {len(findings)} problem(s):\n" + "\n".join(findings)
+        ) from None

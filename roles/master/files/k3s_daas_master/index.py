@@ -1,0 +1,243 @@
+"""Who holds which token: the chain's registry as one in-memory index that every request is checked against.
+
+Built from a snapshot and kept up to date by the chain follower; a request never asks the chain. Applying an
+event twice, or one that a snapshot already contains, changes nothing: generations only grow and slashed is
+final.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from k3s_daas import seal
+from k3s_daas.registry import (
+    Master,
+    MasterAnnounced,
+    MasterAppointed,
+    RegistryEvent,
+    SealTokenCreated,
+    SealTokenRecord,
+    SealTokenRevoked,
+    SlashProposed,
+    Snapshot,
+    StakeDeposited,
+    StakeWithdrawn,
+    UnstakeRequested,
+    WorkerRegistered,
+    WorkerSlashed,
+    WorkerStatus,
+    WorkerStatusChanged,
+)
+
+# Leaving and slashed workers give their owner no say in the cluster.
+_NOT_LIVE = frozenset({WorkerStatus.SLASHED, WorkerStatus.UNBONDING})
+
+
+@dataclass(frozen=True)
+class WorkerView:
+    """What the service knows of a worker. Stake in MIST."""
+
+    node_id: str
+    owner: str
+    stake_mist: int
+    status: WorkerStatus
+    registered_at_ms: int
+
+    @property
+    def live(self) -> bool:
+        return self.status not in _NOT_LIVE
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """A token's public side. `node_id` is "" for an owner's token; times in ms."""
+
+    scope: Literal["worker", "owner"]
+    node_id: str
+    owner: str
+    commitment: bytes
+    generation: int
+    expires_at_ms: int
+    revoked: bool
+
+
+class TokenIndex:
+    """Workers, tokens and the announced master as of the last checkpoint handed in."""
+
+    def __init__(self) -> None:
+        self.loaded = False
+        self.workers: dict[str, WorkerView] = {}
+        self.master: Master | None = None
+        self._by_commitment: dict[bytes, TokenView] = {}
+        self._worker_tokens: dict[str, TokenView] = {}
+        self._owner_tokens: dict[str, TokenView] = {}
+        self._live_per_owner: dict[str, int] = {}
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def find(self, token: str) -> TokenView | None:
+        """The token's record, whatever its state, or None. Raises seal.InvalidSealToken."""
+        digest = seal.commitment(token)
+        view = self._by_commitment.get(digest)
+        # A dictionary's lookup may tell by its time how much of a key agreed. It works on the digest, of
+        # which a caller can choose nothing without knowing a token; the deciding compare is constant-time.
+        if view is None or not hmac.compare_digest(view.commitment, digest):
+            return None
+        return view
+
+    def worker_token(self, node_id: str) -> TokenView | None:
+        return self._worker_tokens.get(node_id)
+
+    def owner_is_live(self, owner: str) -> bool:
+        """Whether the owner has at least one worker that is neither slashed nor leaving."""
+        return self._live_per_owner.get(owner, 0) > 0
+
+    def slashed(self) -> list[str]:
+        return [w.node_id for w in self.workers.values() if w.status is WorkerStatus.SLASHED]
+
+    def token_count(self) -> int:
+        return len(self._by_commitment)
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Replace everything by `snapshot`."""
+        self.workers = {
+            w.node_id: WorkerView(w.node_id, w.owner, w.stake_mist, w.status, w.registered_at_ms)
+            for w in snapshot.workers.values()
+        }
+        self._by_commitment, self._worker_tokens, self._owner_tokens = {}, {}, {}
+        for record in [*snapshot.worker_tokens.values(), *snapshot.owner_tokens.values()]:
+            self._put_token(_view_of(record))
+        self.master = snapshot.master
+        self._count_live()
+        self.loaded = True
+
+    def apply(self, event: RegistryEvent) -> None:
+        """Take in one event of the registry."""
+        match event:
+            case WorkerRegistered():
+                self._register(event)
+            case StakeDeposited():
+                # Comes with the registration, whose event already names the whole stake; a top-up later on
+                # would be the first to need more than this.
+                return
+            case WorkerStatusChanged():
+                self._set_status(event.node_id, event.new_status)
+            case SlashProposed():
+                self._set_status(event.node_id, WorkerStatus.JAILED)
+            case UnstakeRequested():
+                self._set_status(event.node_id, WorkerStatus.UNBONDING)
+            case WorkerSlashed():
+                worker = self.workers.get(event.node_id)
+                if worker is not None:
+                    self.workers[event.node_id] = replace(
+                        worker, status=WorkerStatus.SLASHED, stake_mist=event.remaining_mist
+                    )
+            case StakeWithdrawn():
+                self._withdraw(event)
+            case SealTokenCreated():
+                self._create_token(event)
+            case SealTokenRevoked():
+                self._revoke_token(event)
+            case MasterAppointed():
+                if self.master is None or event.epoch > self.master.epoch:
+                    self.master = Master(event.epoch, event.account, "", "", b"", 0)
+            case MasterAnnounced():
+                if self.master is not None and event.epoch == self.master.epoch:
+                    self.master = replace(
+                        self.master,
+                        endpoint=event.endpoint,
+                        api_server=event.api_server,
+                        ca_hash=event.ca_hash,
+                    )
+            case _:
+                return
+        self._count_live()
+
+    def _register(self, event: WorkerRegistered) -> None:
+        known = self.workers.get(event.node_id)
+        if known is not None and known.registered_at_ms >= event.timestamp_ms:
+            return
+        # The name of a worker that left may be staked again: whatever its last holder had is void.
+        self._drop_worker_token(event.node_id)
+        self.workers[event.node_id] = WorkerView(
+            event.node_id, event.owner, event.stake_mist, WorkerStatus.PENDING, event.timestamp_ms
+        )
+
+    def _set_status(self, node_id: str, status: WorkerStatus) -> None:
+        worker = self.workers.get(node_id)
+        if worker is not None and worker.status is not WorkerStatus.SLASHED:
+            self.workers[node_id] = replace(worker, status=status)
+
+    def _withdraw(self, event: StakeWithdrawn) -> None:
+        worker = self.workers.get(event.node_id)
+        if worker is None or worker.registered_at_ms > event.timestamp_ms:
+            return
+        if worker.status is WorkerStatus.SLASHED:
+            # The contract keeps the records of the slashed for ever.
+            self.workers[event.node_id] = replace(worker, stake_mist=0)
+            return
+        del self.workers[event.node_id]
+        self._drop_worker_token(event.node_id)
+
+    def _create_token(self, event: SealTokenCreated) -> None:
+        known = self._current(event.scope, event.node_id, event.owner)
+        if known is not None and known.generation >= event.generation:
+            return
+        scope: Literal["worker", "owner"] = "owner" if event.scope == "owner" else "worker"
+        self._put_token(
+            TokenView(
+                scope,
+                event.node_id,
+                event.owner,
+                event.commitment,
+                event.generation,
+                event.expires_at_ms,
+                revoked=False,
+            )
+        )
+
+    def _revoke_token(self, event: SealTokenRevoked) -> None:
+        known = self._current(event.scope, event.node_id, event.owner)
+        if known is not None and known.generation == event.generation:
+            self._put_token(replace(known, revoked=True))
+
+    def _current(self, scope: str, node_id: str, owner: str) -> TokenView | None:
+        return self._owner_tokens.get(owner) if scope == "owner" else self._worker_tokens.get(node_id)
+
+    def _put_token(self, view: TokenView) -> None:
+        table, key = (
+            (self._owner_tokens, view.owner) if view.scope == "owner" else (self._worker_tokens, view.node_id)
+        )
+        old = table.get(key)
+        if old is not None:
+            self._by_commitment.pop(old.commitment, None)
+        table[key] = view
+        self._by_commitment[view.commitment] = view
+
+    def _drop_worker_token(self, node_id: str) -> None:
+        old = self._worker_tokens.pop(node_id, None)
+        if old is not None:
+            self._by_commitment.pop(old.commitment, None)
+
+    def _count_live(self) -> None:
+        counts: dict[str, int] = {}
+        for worker in self.workers.values():
+            if worker.live:
+                counts[worker.owner] = counts.get(worker.owner, 0) + 1
+        self._live_per_owner = counts
+
+
+def _view_of(record: SealTokenRecord) -> TokenView:
+    return TokenView(
+        "owner" if record.scope == "owner" else "worker",
+        record.node_id,
+        record.owner,
+        record.commitment,
+        record.generation,
+        record.expires_at_ms,
+        record.revoked,
+    )

@@ -1,0 +1,97 @@
+"""What Prometheus sees. Counters are counted where things happen; gauges are read when asked."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from k3s_daas.registry import WorkerStatus
+
+if TYPE_CHECKING:
+    from k3s_daas_master.state import State
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """One registry per service, so that two in one process (tests) don't meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.registrations = Counter(
+            "k3s_daas_registrations",
+            "Registrations by outcome (ok or an error code)",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.heartbeats = Counter(
+            "k3s_daas_heartbeats",
+            "Heartbeats by outcome (ok or an error code)",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.token_reviews = Counter(
+            "k3s_daas_token_reviews", "Token reviews by outcome", ["outcome"], registry=self.registry
+        )
+
+    def watch(self, state: State) -> None:
+        """Report `state` with every scrape."""
+        self.registry.register(_Gauges(state))
+
+    def render(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _Gauges(Collector):
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def collect(self) -> Iterable[Metric]:
+        state = self._state
+        workers = GaugeMetricFamily("k3s_daas_workers", "Workers by on-chain status", labels=["status"])
+        tally = Tally(worker.status for worker in state.index.workers.values())
+        for status in WorkerStatus:
+            workers.add_metric([status.value], tally[status])
+        yield workers
+        stake = sum(worker.stake_mist for worker in state.index.workers.values())
+        yield GaugeMetricFamily("k3s_daas_stake_mist", "Stake held for all workers, MIST", value=stake)
+        ready = sum(node.ready for name, node in state.fleet.nodes.items() if name in state.index.workers)
+        yield GaugeMetricFamily("k3s_daas_nodes_ready", "Workers' nodes that are Ready", value=ready)
+        strangers = sum(name not in state.index.workers for name in state.fleet.nodes)
+        yield GaugeMetricFamily(
+            "k3s_daas_nodes_unregistered",
+            "Nodes of the cluster that are no registered worker",
+            value=strangers,
+        )
+        age = state.view.age_ms()
+        yield GaugeMetricFamily(
+            "k3s_daas_chain_age_seconds",
+            "Age of our view of the chain; +Inf before the first checkpoint",
+            value=float("inf") if age is None else age / 1000,
+        )
+        yield GaugeMetricFamily(
+            "k3s_daas_chain_checkpoint", "Newest checkpoint seen", value=state.view.sequence or 0
+        )
+        yield GaugeMetricFamily("k3s_daas_ready", "1 when /readyz is 200", value=float(not state.not_ready()))
+        yield GaugeMetricFamily(
+            "k3s_daas_removals_open",
+            "Slashed workers still to be removed",
+            value=len(state.store.open_removals()),
+        )
+        yield _counter("k3s_daas_removals", "Slashed workers removed", state.remover.finished)
+        yield _counter(
+            "k3s_daas_status_changes", "Worker statuses written on-chain", state.fleet.status_changes
+        )
+        yield _counter("k3s_daas_chain_events", "Events of our registry taken in", state.follower.events)
+        yield _counter("k3s_daas_replay_gaps", "Gaps in the checkpoint stream", state.follower.replay_gaps)
+
+
+def _counter(name: str, text: str, value: int) -> Metric:
+    family = Metric(name, text, "counter")
+    family.add_sample(f"{name}_total", {}, value)
+    return family

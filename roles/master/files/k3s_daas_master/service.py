@@ -1,0 +1,311 @@
+"""The running service: its parts put together, its loops, its sockets, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+
+from k3s_daas import systemd
+from k3s_daas.chain import ChainUnreachable, Key, SuiClient
+from k3s_daas.logs import get_logger
+from k3s_daas.registry import Registry
+from k3s_daas_master.clock import Clock
+from k3s_daas_master.cluster import Cluster
+from k3s_daas_master.config import Config, split_listen
+from k3s_daas_master.errors import StateError
+from k3s_daas_master.fleet import Fleet, WritesRegistry
+from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
+from k3s_daas_master.freshness import ChainView
+from k3s_daas_master.heartbeats import Heartbeats
+from k3s_daas_master.http import MAX_BODY_BYTES, api_app, webhook_app
+from k3s_daas_master.index import TokenIndex
+from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
+from k3s_daas_master.ratelimit import RateLimiter
+from k3s_daas_master.registration import ClusterCa, Registrar
+from k3s_daas_master.removal import ReadsWorkers, Remover
+from k3s_daas_master.state import State
+from k3s_daas_master.store import Store
+from k3s_daas_master.tokenreview import TokenReviewer
+
+_log = get_logger("k3s_daas_master.service")
+
+# Requests under way get this long at the end; the unit's limit is 5 s.
+_DRAIN_S = 2
+# Heartbeats come every 30 s; a connection kept a little longer spares each its TLS handshake.
+_KEEP_ALIVE_S = 45
+# A pass over the fleet that takes longer than this is stuck.
+_STUCK_S = 120.0
+_CONNECT_RETRY_S = 2.0
+
+
+class RegistryAccess(ReadsRegistry, ReadsWorkers, WritesRegistry, Protocol):
+    """All that the parts ask of the on-chain registry."""
+
+
+def assemble(
+    config: Config,
+    *,
+    chain: FollowsChain,
+    registry: RegistryAccess,
+    address: str,
+    cluster: Cluster,
+    store: Store,
+    clock: Clock,
+) -> State:
+    """The parts of a master with the wallet `address`, on one chain and one cluster. Raises StateError."""
+    index, ca = TokenIndex(), ClusterCa()
+    view = ChainView(clock, chain_may_lead=config.network == "localnet")
+    passwords = NodePasswordKeeper(cluster, index, store, load_key(config.state_dir / "node-password.key"))
+    heartbeats = Heartbeats(index, store, clock)
+    remover = Remover(
+        registry=registry,
+        cluster=cluster,
+        passwords=passwords,
+        store=store,
+        clock=clock,
+        drain_timeout_s=config.drain_timeout_s,
+    )
+    fleet = Fleet(
+        index=index,
+        view=view,
+        store=store,
+        cluster=cluster,
+        registry=registry,
+        passwords=passwords,
+        heartbeats=heartbeats,
+        remover=remover,
+        ca=ca,
+        address=address,
+        endpoint=config.endpoint,
+        api_server=config.api_server,
+        offline_after_ms=int(config.offline_after_s * 1000),
+        clock=clock,
+    )
+
+    def on_change() -> None:
+        remover.wake()
+        fleet.wake()
+
+    follower = Follower(
+        chain=chain,
+        registry=registry,
+        deployment=config.deployment,
+        index=index,
+        view=view,
+        store=store,
+        clock=clock,
+        on_change=on_change,
+    )
+    registrar = Registrar(
+        index=index,
+        view=view,
+        store=store,
+        cluster=cluster,
+        passwords=passwords,
+        ca=ca,
+        api_server=config.api_server,
+        bootstrap_ttl_ms=int(config.bootstrap_ttl_s * 1000),
+        clock=clock,
+    )
+    state = State(
+        config=config,
+        index=index,
+        view=view,
+        store=store,
+        ca=ca,
+        follower=follower,
+        fleet=fleet,
+        remover=remover,
+        registrar=registrar,
+        heartbeats=heartbeats,
+        reviewer=TokenReviewer(index, view),
+        limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
+        metrics=Metrics(),
+    )
+    state.metrics.watch(state)
+    return state
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: two servers and the loops end together, on our word."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: Starlette, tls: tuple[str, str] | None = None) -> Server:
+    settings = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+        limit_concurrency=2000,
+        h11_max_incomplete_event_size=MAX_BODY_BYTES,
+        ws="none",
+        # The address of the peer itself: nobody stands in front of us, and a header can say anything.
+        proxy_headers=False,
+        ssl_certfile=tls[0] if tls else None,
+        ssl_keyfile=tls[1] if tls else None,
+    )
+    return Server(settings)
+
+
+def bind(listen: str) -> socket.socket:
+    """A bound socket for "address:port". Raises StateError."""
+    host, port = split_listen(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise StateError(
+            f"Can't listen on {listen}: {error.strerror}. Is another service on that port? (ss -tlnp)"
+        ) from None
+    return sock
+
+
+@contextlib.asynccontextmanager
+async def _running(work: dict[str, Coroutine[Any, Any, None]]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in work.items()]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def serve_state(
+    state: State, api: socket.socket, webhook: socket.socket, stop: asyncio.Event, clock: Clock
+) -> None:
+    """Serve until `stop` is set; then finish requests under way (at most 2 s) and end.
+
+    Raises whatever broke a loop that should never end.
+    """
+    config = state.config
+    try:
+        servers = [
+            _server(api_app(state), (str(config.tls_cert), str(config.tls_key))),
+            _server(webhook_app(state)),
+        ]
+        for server in servers:
+            server.config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise StateError(
+            f"TLS files {config.tls_cert}, {config.tls_key}: {error}. Wanted a certificate and its key, "
+            "readable by the service; the unit makes them with `k3s-daas-master issue-certificate`."
+        ) from None
+
+    progress = [state.fleet.passes, clock.monotonic()]
+
+    def alive() -> bool:
+        if state.fleet.passes != progress[0]:
+            progress[:] = [state.fleet.passes, clock.monotonic()]
+        return clock.monotonic() - progress[1] < _STUCK_S
+
+    async def watchdog() -> None:
+        await systemd.watchdog(alive)
+        await asyncio.Event().wait()
+
+    async def stopped() -> None:
+        await stop.wait()
+
+    loops = {
+        "follower": state.follower.run(),
+        "fleet": state.fleet.run(config.reconcile_s),
+        "removals": state.remover.run(),
+        "watchdog": watchdog(),
+        "stop": stopped(),
+    }
+    async with _running(loops) as tasks:
+        serving = [
+            asyncio.create_task(server.serve([sock]), name="http")
+            for server, sock in zip(servers, (api, webhook), strict=True)
+        ]
+        try:
+            systemd.ready(f"serving {config.endpoint} ({config.network}, TEE {config.tee_mode})")
+            _log.info(
+                "serving",
+                listen=config.listen,
+                webhook=config.webhook_listen,
+                network=config.network,
+                registry_id=config.registry_id,
+                tee="SIMULATED: nothing is attested" if config.tee_mode == "simulated" else "nitro",
+            )
+            done, _ = await asyncio.wait([*tasks, *serving], return_when=asyncio.FIRST_COMPLETED)
+            systemd.stopping()
+        finally:
+            for server in servers:
+                server.should_exit = True
+            await asyncio.wait(serving, timeout=_DRAIN_S + 1)
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)
+    for task in done:
+        if task.get_name() != "stop":
+            # A loop that ends, ends the service: systemd starts it anew from a clean state.
+            task.result()
+            raise RuntimeError(f"{task.get_name()} ended unexpectedly")
+    _log.info("stopped")
+
+
+async def serve(config: Config, clock: Clock | None = None) -> None:
+    """Run the service until SIGTERM or SIGINT. Raises StateError, ClusterError, ChainError."""
+    clock = clock or Clock()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with contextlib.ExitStack() as stack:
+        store = Store(config.state_dir)
+        stack.callback(store.close)
+        api, webhook = (
+            stack.enter_context(bind(listen)) for listen in (config.listen, config.webhook_listen)
+        )
+        key = await asyncio.to_thread(Key.load, config.key_file)
+        cluster = Cluster.from_file(config.kubeconfig)
+        try:
+            chain = await _connected(config, key, stop)
+            if chain is None:
+                return
+            async with chain:
+                state = assemble(
+                    config,
+                    chain=chain,
+                    registry=Registry(chain, config.deployment),
+                    address=key.address,
+                    cluster=cluster,
+                    store=store,
+                    clock=clock,
+                )
+                await serve_state(state, api, webhook, stop, clock)
+        finally:
+            await cluster.aclose()
+
+
+async def _connected(config: Config, key: Key, stop: asyncio.Event) -> SuiClient | None:
+    """A client of the configured chain; None when told to stop before one answered."""
+    while not stop.is_set():
+        try:
+            return await SuiClient.connect(config.endpoints, config.network, key, config.chain_id)
+        except ChainUnreachable as error:
+            systemd.status("waiting for the chain")
+            _log.warning("chain unreachable", error=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _CONNECT_RETRY_S)
+    return None

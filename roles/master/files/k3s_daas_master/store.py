@@ -1,0 +1,168 @@
+"""What must survive a restart: the chain cursor, removals under way, last timestamps, and who registered how.
+
+One SQLite file in the state directory. WAL without a sync per commit: a killed process loses nothing; a host
+that loses power may lose the last moments, and what is lost is read again from the chain (cursor, removals)
+or costs one heartbeat its replay protection for less than the minute in which its timestamp is accepted.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from k3s_daas_master.errors import StateError
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE cursor (one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL);
+CREATE TABLE seen (
+    kind TEXT NOT NULL, node_id TEXT NOT NULL, timestamp_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL,
+    PRIMARY KEY (kind, node_id));
+CREATE TABLE registrations (
+    node_id TEXT PRIMARY KEY, owner TEXT NOT NULL, registered_at_ms INTEGER NOT NULL,
+    generation INTEGER NOT NULL);
+CREATE TABLE removals (
+    node_id TEXT PRIMARY KEY, requested_ms INTEGER NOT NULL, done_ms INTEGER);
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last accepted message of a worker: its own timestamp and when it came, both ms."""
+
+    timestamp_ms: int
+    received_ms: int
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Which token generation a worker (one stake of one owner) last registered with."""
+
+    owner: str
+    registered_at_ms: int
+    generation: int
+
+
+class Store:
+    """The service's durable state. Used from the event loop's thread only; each call takes microseconds."""
+
+    def __init__(self, state_dir: Path) -> None:
+        path = state_dir / "master.db"
+        try:
+            # Created here first, so that no moment has it readable by others.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA busy_timeout=2000")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+            elif version != _SCHEMA_VERSION:
+                raise StateError(
+                    f"{path} has schema {version}, wanted {_SCHEMA_VERSION}. Another release wrote it: "
+                    "install that release, or move the file away; it is rebuilt from the chain."
+                )
+        except (OSError, sqlite3.Error) as error:
+            raise StateError(
+                f"State file {path} can't be used: {error}. Wanted a directory the service's user may write, "
+                "with free space, and an intact file; a damaged one may be moved away, it is rebuilt from "
+                "the chain."
+            ) from None
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything written inside is there after a crash, or nothing of it."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # -- chain cursor -------------------------------------------------------------------------------------
+
+    def cursor(self) -> int | None:
+        """The last checkpoint whose effects are in this store."""
+        row = self._db.execute("SELECT checkpoint FROM cursor").fetchone()
+        return None if row is None else int(row[0])
+
+    def set_cursor(self, checkpoint: int) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO cursor VALUES (1, ?)",
+            (checkpoint,),
+        )
+
+    def clear_cursor(self) -> None:
+        """Forget the position, after a gap: the next one is a snapshot's."""
+        self._db.execute("DELETE FROM cursor")
+
+    # -- timestamps ---------------------------------------------------------------------------------------
+
+    def advance(self, kind: str, node_id: str, timestamp_ms: int, received_ms: int) -> int | None:
+        """Note a message's timestamp if it is later than the last one; else return that last one."""
+        row = self._db.execute(
+            "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT (kind, node_id) DO UPDATE SET "
+            "timestamp_ms = excluded.timestamp_ms, received_ms = excluded.received_ms "
+            "WHERE excluded.timestamp_ms > seen.timestamp_ms RETURNING 1",
+            (kind, node_id, timestamp_ms, received_ms),
+        ).fetchone()
+        if row is not None:
+            return None
+        last = self._db.execute(
+            "SELECT timestamp_ms FROM seen WHERE kind = ? AND node_id = ?", (kind, node_id)
+        ).fetchone()
+        return int(last[0])
+
+    def all_seen(self, kind: str) -> dict[str, Seen]:
+        rows = self._db.execute("SELECT node_id, timestamp_ms, received_ms FROM seen WHERE kind = ?", (kind,))
+        return {node_id: Seen(timestamp_ms, received_ms) for node_id, timestamp_ms, received_ms in rows}
+
+    # -- registrations ------------------------------------------------------------------------------------
+
+    def registration(self, node_id: str) -> Registration | None:
+        row = self._db.execute(
+            "SELECT owner, registered_at_ms, generation FROM registrations WHERE node_id = ?", (node_id,)
+        ).fetchone()
+        return None if row is None else Registration(*row)
+
+    def set_registration(self, node_id: str, registration: Registration) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO registrations VALUES (?, ?, ?, ?)",
+            (node_id, registration.owner, registration.registered_at_ms, registration.generation),
+        )
+
+    # -- removals -----------------------------------------------------------------------------------------
+
+    def request_removal(self, node_id: str, now_ms: int) -> None:
+        """Note that a node must go; noting it twice changes nothing."""
+        self._db.execute("INSERT OR IGNORE INTO removals VALUES (?, ?, NULL)", (node_id, now_ms))
+
+    def reopen_removal(self, node_id: str) -> None:
+        """A removed node is back: it has to go again."""
+        self._db.execute("UPDATE removals SET done_ms = NULL WHERE node_id = ?", (node_id,))
+
+    def finish_removal(self, node_id: str, now_ms: int) -> None:
+        self._db.execute("UPDATE removals SET done_ms = ? WHERE node_id = ?", (now_ms, node_id))
+
+    def drop_removal(self, node_id: str) -> None:
+        """The removal was a mistake: the chain doesn't say slashed."""
+        self._db.execute("DELETE FROM removals WHERE node_id = ?", (node_id,))
+
+    def open_removals(self) -> list[str]:
+        rows = self._db.execute(
+            "SELECT node_id FROM removals WHERE done_ms IS NULL ORDER BY requested_ms, node_id"
+        )
+        return [row[0] for row in rows]
+
+    def removals(self) -> dict[str, int | None]:
+        """Every removal ever asked for, with the ms at which it was done."""
+        return dict(self._db.execute("SELECT node_id, done_ms FROM removals").fetchall())
