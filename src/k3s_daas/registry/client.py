@@ -149,43 +149,47 @@ class Registry:
 
     # -- staking and tokens --------------------------------------------------------------------------------
 
-    async def stake(self, workers: Sequence[StakeRequest], withdrawal_address: str) -> Receipt:
-        """Stake and mint seal tokens for all `workers` in one transaction: all of them or none."""
-        return await self.chain.execute(self._stake(workers, withdrawal_address))
+    async def stake(
+        self, workers: Sequence[StakeRequest], withdrawal_address: str, mint: Sequence[StakeRequest] = ()
+    ) -> Receipt:
+        """Stake and mint seal tokens for all `workers` in one transaction: all of them or none. Workers in
+        `mint` are staked already and get only their first seal token."""
+        return await self.chain.execute(self._stake(workers, withdrawal_address, mint))
 
-    async def preview_stake(self, workers: Sequence[StakeRequest], withdrawal_address: str) -> Preview:
-        return await self.chain.simulate(self._stake(workers, withdrawal_address))
+    async def preview_stake(
+        self, workers: Sequence[StakeRequest], withdrawal_address: str, mint: Sequence[StakeRequest] = ()
+    ) -> Preview:
+        return await self.chain.simulate(self._stake(workers, withdrawal_address, mint))
 
-    def _stake(self, workers: Sequence[StakeRequest], withdrawal_address: str) -> Build:
-        if not 0 < len(workers) <= MAX_STAKE_BATCH:
+    def _stake(
+        self, workers: Sequence[StakeRequest], withdrawal_address: str, mint: Sequence[StakeRequest] = ()
+    ) -> Build:
+        tokens = [*workers, *mint]
+        if not 0 < len(tokens) <= MAX_STAKE_BATCH:
             raise ValueError(
-                f"Found {len(workers)} workers to stake, wanted 1 to {MAX_STAKE_BATCH} in one transaction. "
+                f"Found {len(tokens)} workers to stake, wanted 1 to {MAX_STAKE_BATCH} in one transaction. "
                 "Stake in several runs, for example with --limit."
             )
-        node_ids = [check_node_id(worker.node_id) for worker in workers]
+        node_ids = [check_node_id(token.node_id) for token in tokens]
         amounts = [worker.stake_mist for worker in workers]
 
         async def build(tx: Transaction) -> None:
             registry, clock = self._registry(tx), tx.object(CLOCK_ID, mutable=False)
-            (payment,) = tx.split([sum(amounts)])
-            tx.call(
-                self._fn("worker_registry::stake_and_register_workers"),
-                [
-                    registry,
-                    payment,
-                    tx.strings(node_ids),
-                    tx.u64s(amounts),
-                    tx.address(withdrawal_address),
-                    clock,
-                ],
-            )
+            if workers:
+                (payment,) = tx.split([sum(amounts)])
+                names = tx.strings(node_ids[: len(workers)])
+                to = tx.address(withdrawal_address)
+                tx.call(
+                    self._fn("worker_registry::stake_and_register_workers"),
+                    [registry, payment, names, tx.u64s(amounts), to, clock],
+                )
             tx.call(
                 self._fn("k8s_gateway::create_worker_seal_tokens"),
                 [
                     registry,
                     tx.strings(node_ids),
-                    tx.byte_vectors([worker.commitment for worker in workers]),
-                    tx.u64s([worker.expires_at_ms for worker in workers]),
+                    tx.byte_vectors([token.commitment for token in tokens]),
+                    tx.u64s([token.expires_at_ms for token in tokens]),
                     clock,
                 ],
             )
@@ -238,6 +242,18 @@ class Registry:
         """Pay the stake (or what a slash left of it) to the withdrawal address fixed when staking."""
         return await self._worker_call("worker_registry::withdraw", node_id)
 
+    async def set_allowed_owners(self, allow: Iterable[str], disallow: Iterable[str]) -> Receipt:
+        """Change the list of owners who may stake here (needs AdminCap)."""
+        cap = await self.cap("AdminCap")
+
+        async def build(tx: Transaction) -> None:
+            for function, owners in (("allow_owner", allow), ("disallow_owner", disallow)):
+                for owner in owners:
+                    args = [self._registry(tx), tx.object(cap), tx.address(owner)]
+                    tx.call(self._fn(f"worker_registry::{function}"), args)
+
+        return await self.chain.execute(build)
+
     # -- master --------------------------------------------------------------------------------------------
 
     async def appoint_master(self, account: str, gas_mist: int = 0) -> Receipt:
@@ -250,6 +266,14 @@ class Registry:
             tx.call(self._fn("nautilus::appoint_master"), args)
             if gas_mist:
                 tx.transfer(tx.split([gas_mist]), account)
+
+        return await self.chain.execute(build)
+
+    async def send(self, to: str, mist: int) -> Receipt:
+        """Send `mist` from the wallet to an address, such as the master's for its gas."""
+
+        async def build(tx: Transaction) -> None:
+            tx.transfer(tx.split([mist]), to)
 
         return await self.chain.execute(build)
 

@@ -1,0 +1,154 @@
+"""Deciding what to stake: which workers are there already, what is missing, and what must not go on.
+
+All of it is decided before anything is sent, from the wanted workers and the records on-chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from k3s_daas.chain.errors import ChainError
+from k3s_daas.registry.model import (
+    RegistryConfig,
+    SealTokenRecord,
+    StakeRequest,
+    Worker,
+    WorkerStatus,
+    check_node_id,
+)
+from k3s_daas.units import format_sui
+
+_COMMITMENT = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
+_DAY_MS = 86_400_000
+MAX_LIFETIME_DAYS = 365
+
+
+class CantStake(ChainError):
+    """A wanted worker can't be staked for, or is not ours."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A worker as the playbook wants it. `commitment` is None where check mode can't know it yet."""
+
+    node_id: str
+    commitment: bytes | None
+    stake_mist: int
+
+
+@dataclass(frozen=True)
+class StakePlan:
+    """`stake`: not there yet. `mint`: staked, without a seal token. `present`: nothing to do."""
+
+    stake: tuple[StakeRequest, ...]
+    mint: tuple[StakeRequest, ...]
+    present: tuple[str, ...]
+
+    @property
+    def stake_mist(self) -> int:
+        return sum(request.stake_mist for request in self.stake)
+
+
+def parse_commitment(text: str) -> bytes:
+    """The 32 bytes of a commitment in hex. CantStake when it isn't one."""
+    if _COMMITMENT.fullmatch(text) is None:
+        # Not shown: somebody may have passed the secret itself.
+        raise CantStake(
+            f"Found a commitment of {len(text)} characters, wanted the SHA-256 of the seal token: 64 hex "
+            "digits, as seal_commitment returns it."
+        )
+    return bytes.fromhex(text)
+
+
+def check_wanted(wanted: Sequence[Wanted]) -> None:
+    """Refuse bad and doubled names and commitments, without asking the chain."""
+    seen: dict[str, str] = {}
+    for worker in wanted:
+        check_node_id(worker.node_id)
+        for what in (worker.node_id, worker.commitment.hex() if worker.commitment else None):
+            if what is None:
+                continue
+            if what in seen:
+                raise CantStake(
+                    f"Found {what} twice, for {seen[what]} and {worker.node_id}; wanted node ids and "
+                    "commitments that are all different. Two hosts must not share a name or a secret: remove the copy."
+                )
+            seen[what] = worker.node_id
+
+
+def expiry(node_id: str, now_ms: int, lifetime_days: float) -> int:
+    """When a seal token made now expires, in ms since 1970: up to a tenth earlier than the lifetime, by name,
+    so that a fleet staked at once doesn't expire at once."""
+    if not 0 < lifetime_days <= MAX_LIFETIME_DAYS:
+        raise CantStake(
+            f"Found a token lifetime of {lifetime_days:g} days, wanted more than 0 and at most "
+            f"{MAX_LIFETIME_DAYS}."
+        )
+    lifetime_ms = int(lifetime_days * _DAY_MS)
+    spread = int.from_bytes(hashlib.sha256(node_id.encode()).digest()[:4], "big")
+    return now_ms + lifetime_ms - spread % max(1, lifetime_ms // 10)
+
+
+def plan(
+    wanted: Sequence[Wanted],
+    config: RegistryConfig,
+    owner: str,
+    workers: Mapping[str, Worker],
+    tokens: Mapping[str, SealTokenRecord],
+    now_ms: int,
+    lifetime_days: float,
+) -> StakePlan:
+    """What is missing. CantStake when a worker belongs to somebody else, has another secret, or has too
+    little stake."""
+    stake, mint, present = [], [], []
+    for worker in wanted:
+        known = workers.get(worker.node_id)
+        # A stand-in for a secret that check mode can't know: as long, and different for each worker.
+        commitment = worker.commitment or hashlib.sha256(b"unknown " + worker.node_id.encode()).digest()
+        request = StakeRequest(
+            worker.node_id, commitment, worker.stake_mist, expiry(worker.node_id, now_ms, lifetime_days)
+        )
+        if known is None:
+            _check_stake(worker, config)
+            _check_allowed(config, owner)
+            stake.append(request)
+            continue
+        if known.owner != owner:
+            raise CantStake(
+                f"Node id {worker.node_id} is taken: found owner {known.owner}, wanted {owner}. Give the "
+                "host another node id, or use the key of that owner."
+            )
+        if known.status == WorkerStatus.SLASHED:
+            present.append(worker.node_id)  # final: nothing on the host can change it
+        elif (token := tokens.get(worker.node_id)) is None:
+            if known.status != WorkerStatus.UNBONDING:
+                mint.append(request)
+        elif token.commitment != worker.commitment:
+            found = worker.commitment.hex() if worker.commitment else "no secret"
+            raise CantStake(
+                f"Worker {worker.node_id} has another secret than the chain knows: found {found} on the "
+                f"host, wanted commitment {token.commitment.hex()} (generation {token.generation}). Bring back the "
+                "host's seal token file, or rotate the worker's seal token."
+            )
+        else:
+            present.append(worker.node_id)
+    return StakePlan(tuple(stake), tuple(mint), tuple(present))
+
+
+def _check_stake(worker: Wanted, config: RegistryConfig) -> None:
+    if worker.stake_mist < config.min_stake_mist:
+        raise CantStake(
+            f"Found a stake of {format_sui(worker.stake_mist)} for {worker.node_id}, wanted at least "
+            f"{format_sui(config.min_stake_mist)}, the minimum of registry {config.name!r}. Raise the stake."
+        )
+
+
+def _check_allowed(config: RegistryConfig, owner: str) -> None:
+    if not config.open and owner not in config.allowed_owners:
+        raise CantStake(
+            f"Registry {config.name!r} takes only owners on its list, and {owner} is not on it. Ask its "
+            "administrator to allow this address."
+        )
