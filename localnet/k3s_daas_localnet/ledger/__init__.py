@@ -1,0 +1,1 @@
+"""The chain itself: objects, transactions, limits, gas, checkpoints and their storage."""

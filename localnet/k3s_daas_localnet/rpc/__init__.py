@@ -1,0 +1,1 @@
+"""sui.rpc.v2 over the ledger, with the message classes that pysui ships."""
