@@ -46,19 +46,24 @@ def split_listen(value: str) -> tuple[str, int]:
 
 def _loopback(value: str) -> str:
     host, _ = split_listen(value)
+    if not _is_loopback(host):
+        raise ValueError("wanted a loopback address: this API is for the host itself")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        if ipaddress.ip_address(host).is_loopback:
-            return value
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        pass
-    raise ValueError("wanted a loopback address: this API is for the host itself")
+        return False
 
 
 def _loopback_url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("wanted a URL like http://127.0.0.1:10248/healthz")
-    _loopback(parts.netloc)
+    if not _is_loopback(parts.hostname):
+        raise ValueError("wanted a loopback address: the kubelet of this very host")
     return value
 
 

@@ -65,8 +65,7 @@ class MasterClient:
     """One master at `endpoint` (https://host:port), verified against `ca_pem` and nothing else."""
 
     def __init__(self, endpoint: str, ca_pem: str, seal_token: str, timeout_s: float = 10.0) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme != "https" or not parts.hostname or parts.path.rstrip("/") or parts.query:
+        if not _is_https_address(endpoint):
             raise MasterUnreachable(
                 f"the master's on-chain endpoint {endpoint!r:.100} is no https://host:port"
             )
@@ -128,6 +127,19 @@ class MasterClient:
         if status == httpx.codes.OK:
             raise MasterUnreachable(f"{self.endpoint} answered 200 without a JSON object")
         raise _refused(status, answer, retry_wait)
+
+
+def _is_https_address(endpoint: str) -> bool:
+    """Whether it is https://host[:port] and no more. It comes off the chain, so it may be anything."""
+    try:
+        parts = urlsplit(endpoint)
+        httpx.URL(endpoint)
+        # Reading the port is what checks it.
+        bare = parts.port is None or parts.port > 0
+    except (ValueError, httpx.InvalidURL):
+        return False
+    bare = bare and not (parts.path.rstrip("/") or parts.query or parts.fragment or parts.username)
+    return bare and parts.scheme == "https" and bool(parts.hostname)
 
 
 def _unreachable(endpoint: str, error: httpx.HTTPError) -> MasterUnreachable:

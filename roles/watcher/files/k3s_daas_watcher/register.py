@@ -84,7 +84,10 @@ async def register(
             _make_parent(path)
     master = await _until(wait_s, lambda: _find_master(config, token, readers, clock))
     ca = await _until(wait_s, lambda: _fetch_ca(master, fetch_ca))
-    client = MasterClient(master.endpoint, ca.decode("ascii"), token)
+    try:
+        client = MasterClient(master.endpoint, ca.decode("ascii", "ignore"), token)
+    except MasterUnreachable as error:
+        raise master_refusal(error) from None
     try:
         answer = await _until(wait_s, lambda: _ask(client, config.node_id, clock))
     finally:

@@ -182,7 +182,7 @@ class Watcher:
                 endpoint=announced.endpoint,
                 api_server=announced.api_server,
                 ca_hash=announced.ca_hash.hex(),
-                ca_pem=ca.decode("ascii"),
+                ca_pem=ca.decode("ascii", "ignore"),
             )
             self.store.state.master = known
             log.info("master found on-chain", endpoint=known.endpoint, epoch=known.epoch)
