@@ -49,7 +49,13 @@ _INTERNAL: frozenset[_Function] = frozenset(
     )
 )
 # The only makers of UIDs for new objects.
-_FRESH_ID: frozenset[_Function] = frozenset(((_SUI, "object", "new"), (_SUI, "object", "new_uid_from_hash")))
+_FRESH_ID: frozenset[_Function] = frozenset(
+    (
+        (_SUI, "object", "new"),
+        (_SUI, "object", "new_uid_from_hash"),
+        (_SUI, "derived_object", "claim"),
+    )
+)
 # Makers of system objects with fixed ids.
 _ID_LEAK_EXEMPT: frozenset[_Function] = frozenset(
     (
@@ -59,6 +65,7 @@ _ID_LEAK_EXEMPT: frozenset[_Function] = frozenset(
         (_SUI, "random", "create"),
         (_SUI, "deny_list", "create"),
         (_SUI, "accumulator", "create"),
+        (_SUI, "coin_registry", "create"),
     )
 )
 
