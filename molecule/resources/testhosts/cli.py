@@ -13,7 +13,7 @@ from testhosts import image, registry
 from testhosts.errors import HostsError
 from testhosts.fleet import FleetPaths
 from testhosts.names import Fleet
-from testhosts.system import MACHINE_PACKAGES, check_machine
+from testhosts.system import MACHINE_PACKAGES, check_machine, check_root, missing_packages, progress
 
 _STATE = Path(__file__).resolve().parents[3] / ".state"  # of this checkout, from wherever we are called
 
@@ -85,6 +85,10 @@ def _run(arguments: argparse.Namespace) -> int:
             raise HostsError("no command given, wanted: exec NAME -- COMMAND")
         return fleets.execute(paths, arguments.name, shlex.join(given))
     wanted = fleet.hosts(arguments.hosts) if arguments.command == "up" else []
+    check_root()
+    if arguments.command in ("down", "sweep") and (missing := missing_packages()):
+        progress(f"nothing to remove: no host was ever made here, {', '.join(missing)} not being installed")
+        return 0
     check_machine()
     if arguments.command == "image":
         fleets.check_paths(image_dir)

@@ -17,12 +17,14 @@ _TABLES = ("nat", "filter")
 def rules(fleet: Fleet) -> list[tuple[str, str, str, list[str]]]:
     """(table, add or insert, chain, match and target) of each rule the fleet needs.
 
-    Those of FORWARD go first: other programs (docker, for one) put a DROP into that chain.
+    Those that accept go first: other programs (docker and ufw, for two) put a DROP into these chains. INPUT,
+    because hosts call services of this machine at the gateway's address.
     """
     comment = ["-m", "comment", "--comment", fleet.tag]
     bridge, subnet = fleet.bridge, str(fleet.subnet)
     return [
         ("nat", "-A", "POSTROUTING", ["-s", subnet, "!", "-o", bridge, *comment, "-j", "MASQUERADE"]),
+        ("filter", "-I", "INPUT", ["-i", bridge, *comment, "-j", "ACCEPT"]),
         ("filter", "-I", "FORWARD", ["-i", bridge, *comment, "-j", "ACCEPT"]),
         ("filter", "-I", "FORWARD", ["-o", bridge, *comment, "-j", "ACCEPT"]),
     ]

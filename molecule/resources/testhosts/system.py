@@ -30,20 +30,25 @@ def progress(text: str) -> None:
     print(f"[{time.monotonic() - _started:5.1f}s] {text}", file=sys.stderr, flush=True)
 
 
-def check_machine() -> None:
-    """Raise HostsError unless we are root and every program is there."""
+def check_root() -> None:
+    """Raise HostsError unless we are root; also look where root's programs are, which sudo may leave out."""
     if os.geteuid() != 0:
         raise HostsError(f"found user id {os.geteuid()}, wanted 0: hosts need root; run it with sudo")
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = [
-        package for package, program in MACHINE_PACKAGES.items() if not shutil.which(program, path=path)
-    ]
-    if missing:
+    os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def missing_packages() -> list[str]:
+    return [package for package, program in MACHINE_PACKAGES.items() if not shutil.which(program)]
+
+
+def check_machine() -> None:
+    """Raise HostsError unless we are root and every program is there."""
+    check_root()
+    if missing := missing_packages():
         raise HostsError(
             f"programs of {', '.join(missing)} are not installed; run: "
             f"apt-get install --no-install-recommends {' '.join(missing)}"
         )
-    os.environ["PATH"] = path
 
 
 def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
