@@ -63,8 +63,8 @@ def registry_ids(module: AnsibleModule, *names: str) -> bool:
     if missing and not module.check_mode:
         found = ", ".join(f"{name}={module.params[name]!r}" for name in missing)
         raise Refused(
-            f"Found {found}, wanted object ids (0x…). Only check mode plans with ids that don't exist yet: run "
-            "playbooks/contracts.yml first, which publishes the package and creates the registry."
+            f"Found {found}, wanted object ids (0x…). Only check mode plans with ids that don't exist yet: "
+            "run playbooks/contracts.yml first, which publishes the package and creates the registry."
         )
     return not missing
 

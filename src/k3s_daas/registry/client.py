@@ -236,11 +236,11 @@ class Registry:
 
     async def request_unstake(self, node_id: str) -> Receipt:
         """Begin to leave; the stake is locked until the worker's unbonding window is over."""
-        return await self._worker_call("worker_registry::request_unstake", node_id)
+        return await self.chain.execute(self._worker_call("worker_registry::request_unstake", node_id))
 
     async def withdraw(self, node_id: str) -> Receipt:
         """Pay the stake (or what a slash left of it) to the withdrawal address fixed when staking."""
-        return await self._worker_call("worker_registry::withdraw", node_id)
+        return await self.chain.execute(self._worker_call("worker_registry::withdraw", node_id))
 
     async def set_allowed_owners(self, allow: Iterable[str], disallow: Iterable[str]) -> Receipt:
         """Change the list of owners who may stake here (needs AdminCap)."""
@@ -307,26 +307,30 @@ class Registry:
     async def propose_slash(self, node_id: str, reason: int, evidence_hash: bytes) -> Receipt:
         """Jail a worker (needs SlasherCap). Reasons: 1 conflicting heartbeats, 2 refused drain, 3 proven
         wrong result, 4 operator decision. `evidence_hash` is 32 bytes."""
-        return await self.chain.execute(await self._propose(node_id, reason, evidence_hash, execute=False))
+        return await self.chain.execute(await self.proposing(node_id, reason, evidence_hash))
 
     async def execute_slash(self, node_id: str) -> Receipt:
         """Take the stake of a jailed worker whose appeal window is over; anybody may."""
-        return await self._worker_call("slashing::execute_slash", node_id)
+        return await self.chain.execute(self.executing(node_id))
 
     async def slash_now(self, node_id: str, reason: int, evidence_hash: bytes) -> Receipt:
         """Propose and execute in one transaction: only where the worker's slash window is 0."""
-        return await self.chain.execute(await self._propose(node_id, reason, evidence_hash, execute=True))
+        build = await self.proposing(node_id, reason, evidence_hash, execute=True)
+        return await self.chain.execute(build)
 
-    async def preview_slash(
-        self, node_id: str, reason: int, evidence_hash: bytes, *, execute: bool
-    ) -> Preview:
-        return await self.chain.simulate(await self._propose(node_id, reason, evidence_hash, execute=execute))
+    def executing(self, node_id: str) -> Build:
+        """The transaction of `execute_slash`, to simulate or execute."""
+        return self._worker_call("slashing::execute_slash", node_id)
 
     async def cancel_slash(self, node_id: str) -> Receipt:
         """Free a jailed worker (needs ArbiterCap)."""
-        return await self._worker_call("slashing::cancel_slash", node_id, await self.cap("ArbiterCap"))
+        cap = await self.cap("ArbiterCap")
+        return await self.chain.execute(self._worker_call("slashing::cancel_slash", node_id, cap))
 
-    async def _propose(self, node_id: str, reason: int, evidence_hash: bytes, *, execute: bool) -> Build:
+    async def proposing(
+        self, node_id: str, reason: int, evidence_hash: bytes, *, execute: bool = False
+    ) -> Build:
+        """The transaction of `propose_slash`, with `execute` that of `slash_now`, to simulate or execute."""
         cap = await self.cap("SlasherCap")
 
         async def build(tx: Transaction) -> None:
@@ -357,7 +361,7 @@ class Registry:
             self._caps[kind] = best[1]
         return self._caps[kind]
 
-    async def _worker_call(self, function: str, node_id: str, *caps: str) -> Receipt:
+    def _worker_call(self, function: str, node_id: str, *caps: str) -> Build:
         check_node_id(node_id)
 
         async def build(tx: Transaction) -> None:
@@ -365,7 +369,7 @@ class Registry:
             args = [self._registry(tx), *(tx.object(cap) for cap in caps), tx.string(node_id), clock]
             tx.call(self._fn(function), args)
 
-        return await self.chain.execute(build)
+        return build
 
     async def _workers_table(self) -> str:
         # The table's id never changes, so the config's first read serves for good.

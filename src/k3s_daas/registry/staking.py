@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from k3s_daas.chain.errors import ChainError
 from k3s_daas.registry.model import (
@@ -19,7 +20,7 @@ from k3s_daas.registry.model import (
     WorkerStatus,
     check_node_id,
 )
-from k3s_daas.units import format_sui
+from k3s_daas.units import format_sui, parse_sui
 
 _COMMITMENT = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _DAY_MS = 86_400_000
@@ -51,6 +52,15 @@ class StakePlan:
     def stake_mist(self) -> int:
         return sum(request.stake_mist for request in self.stake)
 
+    def outcome(self, known: Mapping[str, Worker], owner: str) -> dict[str, dict[str, str]]:
+        """What `describe` will say once the plan is carried out."""
+        after = describe(known)
+        for request in self.stake:
+            after[request.node_id] = summary("pending", owner, request.stake_mist)
+        for request in self.mint:
+            after[request.node_id] |= {"seal_token": "minted"}
+        return after
+
 
 def parse_commitment(text: str) -> bytes:
     """The 32 bytes of a commitment in hex. CantStake when it isn't one."""
@@ -61,6 +71,27 @@ def parse_commitment(text: str) -> bytes:
             "digits, as seal_commitment returns it."
         )
     return bytes.fromhex(text)
+
+
+def parse_wanted(
+    entries: Sequence[Mapping[str, Any]], stake_mist: int, *, without_secrets: bool
+) -> list[Wanted]:
+    """The workers a playbook lists, each with `node_id`, `commitment` (hex) and perhaps `stake_mist`, checked
+    as far as that goes without the chain. `without_secrets` lets commitments be empty (check mode)."""
+    wanted = []
+    for number, entry in enumerate(entries):
+        node_id, commitment = entry.get("node_id"), str(entry.get("commitment") or "")
+        if not node_id:
+            raise CantStake(f"Found workers[{number}] without node_id, wanted node_id and commitment.")
+        if not commitment and not without_secrets:
+            raise CantStake(
+                f"Found no commitment for {node_id}, wanted the one seal_commitment returned on the host."
+            )
+        own = entry.get("stake_mist")
+        amount = stake_mist if own is None else parse_sui(f"{own} MIST")
+        wanted.append(Wanted(node_id, parse_commitment(commitment) if commitment else None, amount))
+    check_wanted(wanted)
+    return wanted
 
 
 def check_wanted(wanted: Sequence[Wanted]) -> None:
@@ -74,19 +105,23 @@ def check_wanted(wanted: Sequence[Wanted]) -> None:
             if what in seen:
                 raise CantStake(
                     f"Found {what} twice, for {seen[what]} and {worker.node_id}; wanted node ids and "
-                    "commitments that are all different. Two hosts must not share a name or a secret: remove the copy."
+                    "commitments that are all different. Two hosts must not share a name or a secret: "
+                    "remove the copy."
                 )
             seen[what] = worker.node_id
+
+
+def check_lifetime(days: float) -> None:
+    if not 0 < days <= MAX_LIFETIME_DAYS:
+        raise CantStake(
+            f"Found a token lifetime of {days:g} days, wanted more than 0 and at most {MAX_LIFETIME_DAYS}."
+        )
 
 
 def expiry(node_id: str, now_ms: int, lifetime_days: float) -> int:
     """When a seal token made now expires, in ms since 1970: up to a tenth earlier than the lifetime, by name,
     so that a fleet staked at once doesn't expire at once."""
-    if not 0 < lifetime_days <= MAX_LIFETIME_DAYS:
-        raise CantStake(
-            f"Found a token lifetime of {lifetime_days:g} days, wanted more than 0 and at most "
-            f"{MAX_LIFETIME_DAYS}."
-        )
+    check_lifetime(lifetime_days)
     lifetime_ms = int(lifetime_days * _DAY_MS)
     spread = int.from_bytes(hashlib.sha256(node_id.encode()).digest()[:4], "big")
     return now_ms + lifetime_ms - spread % max(1, lifetime_ms // 10)
@@ -130,8 +165,8 @@ def plan(
             found = worker.commitment.hex() if worker.commitment else "no secret"
             raise CantStake(
                 f"Worker {worker.node_id} has another secret than the chain knows: found {found} on the "
-                f"host, wanted commitment {token.commitment.hex()} (generation {token.generation}). Bring back the "
-                "host's seal token file, or rotate the worker's seal token."
+                f"host, wanted commitment {token.commitment.hex()} (generation {token.generation}). "
+                "Bring back the host's seal token file, or rotate the worker's seal token."
             )
         else:
             present.append(worker.node_id)
@@ -152,3 +187,24 @@ def _check_allowed(config: RegistryConfig, owner: str) -> None:
             f"Registry {config.name!r} takes only owners on its list, and {owner} is not on it. Ask its "
             "administrator to allow this address."
         )
+
+
+# -- for the operator's eyes -------------------------------------------------------------------------------
+
+
+def summary(status: str, owner: str, stake_mist: int) -> dict[str, str]:
+    return {"status": status, "owner": owner, "stake": format_sui(stake_mist)}
+
+
+def describe(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
+    return {name: summary(w.status.value, w.owner, w.stake_mist) for name, w in workers.items()}
+
+
+def slash_conditions(config: RegistryConfig) -> dict[str, Any]:
+    """What a staker agrees to; windows in ms."""
+    return {
+        "slash_share_percent": config.slash_share_bps / 100,
+        "slash_window_ms": config.slash_window_ms,
+        "unbonding_window_ms": config.unbonding_window_ms,
+        "reasons": ["conflicting heartbeats", "refused drain", "proven wrong result", "operator decision"],
+    }

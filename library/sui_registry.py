@@ -1,0 +1,233 @@
+#!/usr/bin/python
+# Copyright the K3s-DaaS authors
+# SPDX-License-Identifier: Apache-2.0
+"""Create the registry of a fleet, or find it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: sui_registry
+short_description: Create the registry of a fleet once
+version_added: "0.1.0"
+description:
+  - Creates a registry, unless the wallet's address already administers one of that name in the package.
+  - What a registry was created with can't be changed. Only the list of allowed owners can.
+  - Its four capabilities (admin, operator, slasher, arbiter) go to the wallet's address.
+  - Runs on the control node, with the Python that has k3s-daas installed.
+options:
+  name:
+    description: Name of the registry, unique among the wallet's registries.
+    type: str
+    required: true
+  package_id:
+    description: Id of the published package. In check mode it may be empty or V(published by this run).
+    type: str
+    required: true
+  open:
+    description: Whether anybody may stake, or only O(allowed_owners).
+    type: bool
+    required: true
+  allowed_owners:
+    description: Addresses that may stake when O(open=false). Left as it is when not given.
+    type: list
+    elements: str
+  min_stake:
+    description: Smallest stake of a worker, in SUI or MIST (V(1.5), V(1500000000 MIST)); at least 1 SUI.
+    type: str
+    default: "1"
+  slash_window_ms:
+    description: Milliseconds between proposing and executing a slash; at most 30 days.
+    type: int
+    required: true
+  unbonding_window_ms:
+    description: Milliseconds between asking to leave and getting the stake back; at most 30 days.
+    type: int
+    required: true
+  slash_share_bps:
+    description: Part of the stake that a slash takes, in basis points; at most 5000.
+    type: int
+    default: 5000
+  require_attestation:
+    description: Whether only an attested master is taken.
+    type: bool
+    required: true
+  state:
+    description: A registry holds other people's money and can't be deleted.
+    type: str
+    choices: [present]
+    default: present
+  network:
+    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
+    type: str
+    choices: [localnet, devnet, testnet, mainnet]
+    required: true
+  endpoints:
+    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
+    type: list
+    elements: str
+    required: true
+  chain_id:
+    description:
+      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
+    type: str
+  timeout_s:
+    description: Seconds one call may take.
+    type: float
+    default: 10.0
+  key_file:
+    description:
+      - Path of the administrator's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
+      - The key stays in this file and in the module's memory.
+    type: path
+    required: true
+attributes:
+  check_mode:
+    support: full
+    description: Simulates, sends nothing.
+  diff_mode:
+    support: full
+author:
+  - K3s-DaaS authors
+"""
+
+EXAMPLES = r"""
+- name: Create the demo's registry
+  sui_registry:
+    name: demo
+    package_id: "{{ package.package_id }}"
+    open: true
+    slash_window_ms: 0
+    unbonding_window_ms: 0
+    require_attestation: false
+    network: localnet
+    endpoints: [http://127.0.0.1:9000]
+    key_file: ~/.k3s-daas/operator.key
+  delegate_to: localhost
+  register: registry
+"""
+
+RETURN = r"""
+registry_id:
+  description: Id of the registry; V(published by this run) in check mode when it isn't there yet.
+  type: str
+  returned: success
+package_id:
+  description: The package it belongs to.
+  type: str
+  returned: success
+digests:
+  description: Transactions that were sent.
+  type: list
+  elements: str
+  returned: success
+gas_mist:
+  description: What they cost, or creating would cost, in MIST.
+  type: int
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.k3s_daas_chain import (
+    CONNECTION_SPEC,
+    KEY_SPEC,
+    PLANNED,
+    Refused,
+    connect,
+    registry_ids,
+    run,
+)
+
+try:
+    from k3s_daas.chain.bcs import normalize_address
+    from k3s_daas.registry import Deployment, Registry, RegistryParams, create_registry, find_registry
+    from k3s_daas.registry.deploy import creating_registry
+    from k3s_daas.units import parse_sui
+except ImportError:
+    pass  # run() reports it
+
+FIXED = (
+    "open",
+    "min_stake_mist",
+    "slash_window_ms",
+    "unbonding_window_ms",
+    "slash_share_bps",
+    "require_attestation",
+)
+
+
+def wanted_params(module):
+    given = {name: module.params[name] for name in FIXED if name != "min_stake_mist"}
+    if negative := [name for name, value in given.items() if value < 0]:
+        raise Refused(f"Found {negative[0]}={given[negative[0]]}, wanted 0 or more.")
+    return RegistryParams(
+        name=module.params["name"], min_stake_mist=parse_sui(module.params["min_stake"]), **given
+    )
+
+
+def compare(config, wanted):
+    """Refuse to go on with a registry that has other terms than the playbook says."""
+    for name in FIXED:
+        found, value = getattr(config, name), getattr(wanted, name)
+        if found != value:
+            raise Refused(
+                f"Registry {wanted.name!r} ({config.registry_id}) was created with {name}={found}, wanted "
+                f"{value}. These terms are fixed: set what it has, or choose another name for a new registry."
+            )
+
+
+async def work(module):
+    wanted = wanted_params(module)
+    owners = module.params["allowed_owners"]
+    owners = None if owners is None else {normalize_address(owner) for owner in owners}
+    published = registry_ids(module, "package_id")
+    package_id = normalize_address(module.params["package_id"]) if published else PLANNED
+    after = {"registry_id": PLANNED, "allowed_owners": sorted(owners or ())}
+    after |= {name: getattr(wanted, name) for name in FIXED}
+    result = {"changed": True, "package_id": package_id, "registry_id": PLANNED, "digests": [], "gas_mist": 0}
+    result["diff"] = {"before": {}, "after": after}
+    if not published:
+        return result
+    async with await connect(module) as chain:
+        found = await find_registry(chain, chain.address, package_id, wanted.name)
+        allowed = set()
+        if found is not None:
+            config = await Registry(chain, Deployment(package_id, found)).config()
+            compare(config, wanted)
+            allowed = set(config.allowed_owners)
+            after |= {"registry_id": found, "allowed_owners": sorted(allowed if owners is None else owners)}
+            before = after | {"allowed_owners": sorted(allowed)}
+            result |= {"changed": before != after, "registry_id": found}
+            result["diff"]["before"] = before
+        elif module.check_mode:
+            result["gas_mist"] = (await chain.simulate(creating_registry(package_id, wanted))).gas_mist
+        else:
+            deployment, receipt = await create_registry(chain, package_id, wanted)
+            result["registry_id"] = after["registry_id"] = found = deployment.registry_id
+            result |= {"digests": [receipt.digest], "gas_mist": receipt.gas_mist}
+        if owners is not None and owners != allowed and not module.check_mode:
+            registry = Registry(chain, Deployment(package_id, found))
+            receipt = await registry.set_allowed_owners(owners - allowed, allowed - owners)
+            result["digests"].append(receipt.digest)
+            result["gas_mist"] += receipt.gas_mist
+    return result
+
+
+def main():
+    spec = {
+        "name": {"type": "str", "required": True},
+        "package_id": {"type": "str", "required": True},
+        "open": {"type": "bool", "required": True},
+        "allowed_owners": {"type": "list", "elements": "str"},
+        "min_stake": {"type": "str", "default": "1"},
+        "slash_window_ms": {"type": "int", "required": True},
+        "unbonding_window_ms": {"type": "int", "required": True},
+        "slash_share_bps": {"type": "int", "default": 5000},
+        "require_attestation": {"type": "bool", "required": True},
+        "state": {"type": "str", "choices": ["present"], "default": "present"},
+    }
+    run(AnsibleModule(argument_spec=spec | CONNECTION_SPEC | KEY_SPEC, supports_check_mode=True), work)
+
+
+if __name__ == "__main__":
+    main()
