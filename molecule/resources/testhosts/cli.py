@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HostsError as error:
         print(f"testhosts: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # such as a state directory that somebody removes while we work
+        print(f"testhosts: {error}; run the same command again, or `down`", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("testhosts: interrupted; run the same command again, or `down`", file=sys.stderr)
         return 130

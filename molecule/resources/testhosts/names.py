@@ -141,7 +141,7 @@ def with_etc_hosts(current: str, block: str) -> str:
 def ssh_config(hosts: Iterable[Host], key: str, known_hosts: str) -> str:
     """An ssh client configuration for the hosts; give absolute paths, it is used from anywhere."""
     blocks = [
-        f"Host {host.name}\n"
+        f"Host {host.name} {host.address}\n"
         f"  HostName {host.address}\n"
         "  User root\n"
         f'  IdentityFile "{key}"\n'
