@@ -1,0 +1,276 @@
+"""The part of the Kubernetes API that the master service and the roles use, and who may use it."""
+
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightkube import Client
+from lightkube.core.exceptions import ApiError
+from lightkube.models.core_v1 import Container, NodeSpec, PodSpec
+from lightkube.models.meta_v1 import ObjectMeta
+from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
+from lightkube.resources.core_v1 import Namespace, Node, Pod, Secret
+from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
+
+Wait = Callable[..., Any]
+
+
+class Webhook:
+    """A TokenReview endpoint that knows one token."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.tokens = {"seal_known": {"username": "0xowner", "uid": "7", "groups": ["k3s-daas:owners"]}}
+        webhook = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                webhook.asked.append({"path": self.path, **review})
+                user = webhook.tokens.get(review["spec"]["token"])
+                status = {"authenticated": True, "user": user} if user else {"authenticated": False}
+                body = json.dumps({**review, "status": status}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.05})
+        self.thread.start()
+        self.kubeconfig = folder / "token-review.kubeconfig"
+        config = {
+            "clusters": [
+                {
+                    "name": "m",
+                    "cluster": {"server": f"http://127.0.0.1:{self.httpd.server_port}/token-review"},
+                }
+            ],
+            "users": [{"name": "api-server"}],
+            "contexts": [{"name": "c", "context": {"cluster": "m", "user": "api-server"}}],
+            "current-context": "c",
+        }
+        self.kubeconfig.write_text(yaml.safe_dump(config))
+
+    def stop(self) -> None:
+        self.httpd.shutdown()
+        self.httpd.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def webhook(tmp_path: Path) -> Iterator[Webhook]:
+    webhook = Webhook(tmp_path)
+    yield webhook
+    webhook.stop()
+
+
+@pytest.fixture
+def guarded(start_cluster: Any, webhook: Webhook) -> Any:
+    arguments = [
+        f"authentication-token-webhook-config-file={webhook.kubeconfig}",
+        "authentication-token-webhook-version=v1",
+        "authentication-token-webhook-cache-ttl=1h",
+    ]
+    return start_cluster(**{"kube-apiserver-arg": arguments})
+
+
+@pytest.fixture
+def kube(shared: Any) -> Client:
+    return shared.kube()
+
+
+def code(caught: pytest.ExceptionInfo[ApiError]) -> int:
+    assert caught.value.status.code is not None
+    return caught.value.status.code
+
+
+def node(name: str) -> Node:
+    return Node(metadata=ObjectMeta(name=name), spec=NodeSpec())
+
+
+def test_version_says_stand_in(shared: Any) -> None:
+    assert "STAND-IN" in shared.run("--version").stdout
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/version", "/api/v1/nodes", "/api/v1/namespaces/default/pods"])
+def test_there_is_no_anonymous_access(shared: Any, path: str) -> None:
+    with shared.http() as client:
+        assert client.get(path).status_code == 401
+        assert client.get("/cacerts").content == shared.ca_path.read_bytes()
+
+
+def test_secrets_are_created_read_listed_and_deleted(kube: Client) -> None:
+    meta = ObjectMeta(name="one", namespace="kube-system", labels={"k3s-daas/test": "yes"})
+    kube.create(Secret(metadata=meta, stringData={"a": "b"}))
+    assert kube.get(Secret, "one").data == {"a": "Yg=="}
+    assert [s.metadata.name for s in kube.list(Secret, labels={"k3s-daas/test": "yes"})] == ["one"]
+    assert [
+        s.metadata.name for s in kube.list(Secret, fields={"type": "Opaque"}, labels={"k3s-daas/test": "no"})
+    ] == []
+    with pytest.raises(ApiError) as caught:
+        kube.create(Secret(metadata=ObjectMeta(name="one", namespace="kube-system")))
+    assert code(caught) == 409
+    kube.delete(Secret, "one")
+    with pytest.raises(ApiError) as caught:
+        kube.delete(Secret, "one")
+    assert code(caught) == 404
+
+
+def test_an_immutable_secret_stays_as_it_is(kube: Client) -> None:
+    meta = ObjectMeta(name="fixed", namespace="kube-system")
+    kube.create(Secret(metadata=meta, immutable=True, data={"hash": "YQ=="}))
+    with pytest.raises(ApiError) as caught:
+        kube.patch(Secret, "fixed", {"data": {"hash": "Yg=="}})
+    assert code(caught) == 422
+    kube.patch(Secret, "fixed", {"metadata": {"labels": {"x": "y"}}})
+
+
+def test_a_stale_write_conflicts(kube: Client) -> None:
+    old = kube.create(node("stale"))
+    kube.patch(Node, "stale", {"spec": {"unschedulable": True}})
+    with pytest.raises(ApiError) as caught:
+        kube.replace(old)
+    assert code(caught) == 409
+
+
+def test_a_node_is_cordoned_drained_and_deleted(kube: Client, wait: Wait) -> None:
+    kube.create(node("drained"))
+    pod = Pod(
+        metadata=ObjectMeta(name="work", namespace="default"),
+        spec=PodSpec(nodeName="drained", containers=[Container(name="c")]),
+    )
+    kube.create(pod)
+    kube.create(Pod(metadata=ObjectMeta(name="stays", namespace="default"), spec=pod.spec))
+    kube.patch(Node, "drained", {"spec": {"unschedulable": True}})
+    assert kube.get(Node, "drained").spec.unschedulable is True
+    assert len(list(kube.list(Pod, namespace="*", fields={"spec.nodeName": "drained"}))) == 2
+    assert list(kube.list(Pod, namespace="*", fields={"spec.nodeName": "other"})) == []
+    kube.create(
+        Pod.Eviction(metadata=ObjectMeta(name="work", namespace="default")), "work", namespace="default"
+    )
+    assert [p.metadata.name for p in kube.list(Pod, namespace="default")] == ["stays"]
+    kube.delete(Node, "drained")
+    wait(lambda: not list(kube.list(Pod, namespace="default")))
+
+
+def test_server_side_apply_creates_and_then_changes(kube: Client) -> None:
+    for value in ("one", "two"):
+        kube.apply(Namespace(metadata=ObjectMeta(name="applied", labels={"v": value})), field_manager="test")
+    assert kube.get(Namespace, "applied").metadata.labels == {"v": "two"}
+
+
+def test_a_watch_tells_of_changes_as_they_happen(kube: Client) -> None:
+    stream = kube.watch(Node, fields={"metadata.name": "watched"}, server_timeout=20)
+    threading.Timer(0.3, lambda: kube.create(node("watched"))).start()
+    event, seen = next(iter(stream))
+    assert (event, seen.metadata.name) == ("ADDED", "watched")
+
+
+def whoami(cluster: Any, token: str) -> Any:
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    with cluster.http(token=token) as client:
+        return client.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json=body)
+
+
+def test_bearer_tokens_are_asked_about_once_per_cache_time(guarded: Any, webhook: Webhook) -> None:
+    for _ in range(2):
+        answer = whoami(guarded, "seal_known")
+        assert answer.status_code == 201
+    info = answer.json()["status"]["userInfo"]
+    assert info["username"] == "0xowner"
+    assert info["groups"] == ["k3s-daas:owners", "system:authenticated"]
+    assert whoami(guarded, "seal_unknown").status_code == 401
+    assert whoami(guarded, "seal_unknown").status_code == 401
+    assert [review["spec"]["token"] for review in webhook.asked] == ["seal_known", "seal_unknown"]
+    assert {review["apiVersion"] for review in webhook.asked} == {"authentication.k8s.io/v1"}
+    assert {review["path"] for review in webhook.asked} == {"/token-review"}
+    assert "seal_" not in guarded.server.log.read_text()
+
+
+def test_when_the_webhook_is_down_nobody_is_let_in(guarded: Any, webhook: Webhook) -> None:
+    webhook.httpd.server_close()
+    webhook.httpd.shutdown()
+    assert whoami(guarded, "seal_known").status_code == 401
+    assert "webhook failed" in guarded.server.log.read_text()
+
+
+def test_an_owner_reads_what_rbac_gives_and_no_more(guarded: Any) -> None:
+    kube = guarded.kube()
+    for name in ("mine", "theirs"):
+        kube.create(node(name))
+    with guarded.http(token="seal_known") as owner:  # noqa: S106
+        assert owner.get("/api/v1/nodes/mine").status_code == 403
+        rule = PolicyRule(verbs=["get"], apiGroups=[""], resources=["nodes"], resourceNames=["mine"])
+        kube.create(ClusterRole(metadata=ObjectMeta(name="r"), rules=[rule]))
+        binding = ClusterRoleBinding(
+            metadata=ObjectMeta(name="b"),
+            roleRef=RoleRef(apiGroup="rbac.authorization.k8s.io", kind="ClusterRole", name="r"),
+            subjects=[Subject(kind="Group", name="k3s-daas:owners", apiGroup="rbac.authorization.k8s.io")],
+        )
+        kube.create(binding)
+        assert owner.get("/api/v1/nodes/mine").json()["metadata"]["name"] == "mine"
+        for path in ("/api/v1/nodes/theirs", "/api/v1/nodes", "/api/v1/namespaces/kube-system/secrets"):
+            assert owner.get(path).status_code == 403
+        assert owner.delete("/api/v1/nodes/mine").status_code == 403
+        assert owner.get("/v1-k3s/config").status_code == 403
+
+
+def test_a_node_may_touch_itself_only(cluster: Any) -> None:
+    cluster.start_agent("worker-1", cluster.full(cluster.add_token())).ready()
+    cluster.kube().create(node("worker-2"))
+    with cluster.http(cert=cluster.node_certificate("worker-1")) as client:
+        assert client.get("/api/v1/nodes/worker-1").status_code == 200
+        assert client.get("/api/v1/nodes/worker-2").status_code == 403
+        assert client.delete("/api/v1/nodes/worker-1").status_code == 403
+        assert client.get("/api/v1/namespaces/kube-system/secrets").status_code == 403
+
+
+def test_a_bootstrap_token_opens_nothing_but_the_join(shared: Any) -> None:
+    with shared.http(token=shared.add_token()) as client:
+        assert client.get("/v1-k3s/config").status_code == 200
+        assert client.get("/api/v1/nodes").status_code == 403
+
+
+def test_token_commands(shared: Any) -> None:
+    made = shared.run("token", "create", "--ttl", "10m", "--description", "for worker-9").stdout.strip()
+    assert made.startswith(f"K10{shared.ca_hash.hex()}::")
+    token_id = made.partition("::")[2].partition(".")[0]
+    listed = shared.run("token", "list").stdout
+    assert token_id in listed
+    assert "for worker-9" in listed
+    assert made.partition(".")[2] not in listed
+    assert shared.run("token", "delete", token_id).returncode == 0
+    assert token_id not in shared.run("token", "list").stdout
+    assert shared.run("token", "delete", token_id).returncode != 0
+
+
+def test_kubectl_commands(shared: Any, kube: Client) -> None:
+    assert shared.run("kubectl", "get", "--raw", "/readyz").stdout.strip() == "ok"
+    kube.create(node("by-kubectl"))
+    assert "by-kubectl" in shared.run("kubectl", "get", "nodes", "-o", "wide").stdout
+    assert (
+        json.loads(shared.run("kubectl", "get", "node", "by-kubectl", "-o", "json").stdout)["kind"] == "Node"
+    )
+    assert shared.run("kubectl", "drain", "by-kubectl", "--ignore-daemonsets", "--force").returncode == 0
+    assert "SchedulingDisabled" in shared.run("kubectl", "get", "nodes").stdout
+    assert shared.run("kubectl", "delete", "node/by-kubectl").returncode == 0
+    gone = shared.run("kubectl", "get", "node", "by-kubectl", "--ignore-not-found", "--output=name")
+    assert (gone.returncode, gone.stdout) == (0, "")
+    assert shared.run("kubectl", "get", "node", "by-kubectl").returncode != 0
+
+
+def test_unknown_options_are_named_and_a_server_with_agent_is_refused(start_cluster: Any) -> None:
+    cluster = start_cluster(**{"flannel-backend": "none"})
+    assert "option flannel-backend means nothing" in cluster.server.log.read_text()
+    refused = cluster.run("server", "--config", "/dev/null")
+    assert refused.returncode != 0
+    assert "disable-agent" in refused.stderr
