@@ -164,8 +164,9 @@ class Watcher:
         except (MasterRefused, MasterUnreachable) as error:
             if isinstance(error, MasterRefused) and error.code == "clock_skew":
                 # It was not recorded. Kept as the floor, a clock that was an hour ahead would silence us
-                # for an hour after it was set right; so would an older one that no answer came for.
-                state.timestamp_floor_ms = min(before, self._clock.now_ms() + CLOCK_SKEW_MS)
+                # for an hour after it was set right; so would an older one that got no answer.
+                now = self._clock.now_ms()
+                state.timestamp_floor_ms = before if before <= now + CLOCK_SKEW_MS else now
             raise master_refusal(error) from None
 
     def _timestamp(self) -> int:
