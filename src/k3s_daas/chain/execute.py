@@ -55,8 +55,10 @@ class Executor:
         """What `build` would do and cost. Raises what execute would, but nothing is sent."""
         tx = await self._written(build)
         refs, price = await self._resolve(tx), await self._gas_price()
-        preview, budget = await self._simulate(tx, refs, price)
-        self._choose(await self._coins(tx), budget, tx.drawn_mist, price)
+        _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
+        payment, merge, budget = self._choose(await self._coins(tx), budget, tx.drawn_mist, price)
+        # Once more with the coins that would pay: joining them frees storage, and the operator is shown this.
+        preview, _ = await self._simulate(tx, refs, Gas(price, budget, payment), merge)
         return preview
 
     async def execute(self, build: Build) -> Receipt:
@@ -82,7 +84,7 @@ class Executor:
     async def _execute(self, tx: Transaction) -> Receipt:
         assert self._key is not None
         refs, price = await self._resolve(tx), await self._gas_price()
-        _, budget = await self._simulate(tx, refs, price)
+        _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
         payment, merge, budget = self._choose(await self._coins(tx), budget, tx.drawn_mist, price)
         encoded = encode.transaction_bytes(tx, refs, Gas(price, budget, payment), merge)
         digest = encode.transaction_digest(encoded)
@@ -110,9 +112,11 @@ class Executor:
         answer = await self._transport.call("GetEpoch", lambda link: link.ledger.get_epoch, request)
         return int(answer.epoch.reference_gas_price)
 
-    async def _simulate(self, tx: Transaction, refs: dict[str, ObjectRef], price: int) -> tuple[Preview, int]:
+    async def _simulate(
+        self, tx: Transaction, refs: dict[str, ObjectRef], gas: Gas, merge: Sequence[ObjectRef] = ()
+    ) -> tuple[Preview, int]:
         """What happens, and a gas budget in MIST that covers it."""
-        encoded = encode.transaction_bytes(tx, refs, Gas(price, _MAX_BUDGET))
+        encoded = encode.transaction_bytes(tx, refs, gas, merge)
         request = rpc.SimulateTransactionRequest(
             transaction=rpc.Transaction(bcs=rpc.Bcs(name="TransactionData", value=encoded)),
             read_mask=mask("transaction.effects", "transaction.events"),
@@ -128,7 +132,7 @@ class Executor:
         if (error_found := encode.failure(done.effects, None)) is not None:
             raise error_found
         used = done.effects.gas_used
-        overhead = _OVERHEAD_UNITS * price
+        overhead = _OVERHEAD_UNITS * gas.price
         budget = (used.computation_cost or 0) + (used.storage_cost or 0) + overhead
         return Preview(encode.net_gas(done.effects), encode.to_events("", done.events)), budget
 
