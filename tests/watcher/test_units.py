@@ -1,0 +1,104 @@
+"""The units: as tightly sandboxed as promised, and agreeing with what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from k3s_daas_watcher.config import WatcherConfig
+from k3s_daas_watcher.errors import Exit
+
+TEMPLATES = Path(__file__).parents[2] / "roles" / "watcher" / "templates"
+VARIABLES = {
+    "watcher_venv": "/opt/k3s-daas/venv",
+    "watcher_network": "localnet",
+    "watcher_endpoints": ["http://127.0.0.1:9000"],
+    "watcher_chain_id": "",
+    "watcher_package_id": "0x" + "1" * 64,
+    "watcher_original_package_id": "",
+    "watcher_registry_id": "0x" + "2" * 64,
+    "watcher_node_id": "worker-1",
+    "watcher_tee_mode": "simulated",
+    "watcher_accept_simulated": True,
+    "watcher_heartbeat_s": 30,
+    "watcher_chain_poll_s": 10,
+    "watcher_listen": "127.0.0.1:10280",
+    "watcher_agent_unit": "k3s-agent.service",
+}
+
+
+def render(name: str) -> str:
+    """A template as Ansible fills it; an unknown variable is an error."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
+    environment.filters["to_nice_json"] = lambda value, indent: json.dumps(
+        value, indent=indent, sort_keys=True
+    )
+    return environment.from_string((TEMPLATES / f"{name}.j2").read_text()).render(VARIABLES)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("name", ["k3s-daas-watcher", "k3s-daas-agent-control", "k3s-daas-register"])
+def test_exposure_is_at_most_2(name, tmp_path):
+    unit = tmp_path / f"{name}.service"
+    unit.write_text(render(unit.name))
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"Overall exposure level for .*?: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found[1]) <= 2.0, done.stdout
+
+
+def test_the_watcher_is_not_restarted_into_a_slash():
+    unit = render("k3s-daas-watcher.service")
+    assert f"RestartPreventExitStatus={Exit.SLASHED.value}\n" in unit
+    assert "Restart=always\n" in unit
+    assert "SuccessExitStatus" not in unit
+
+
+def test_units_and_code_mean_the_same_files():
+    watcher, control = render("k3s-daas-watcher.service"), render("k3s-daas-agent-control.service")
+    path, register = render("k3s-daas-agent-control.path"), render("k3s-daas-register.service")
+    config = WatcherConfig.model_validate_json(render("watcher.json"))
+    assert f"ConditionFileNotEmpty=!{config.stop_marker}\n" in watcher
+    assert f"ConditionPathExists=!{config.stop_marker}\n" in register
+    assert f"PathExists={config.state_dir}/agent-control.json\n" in path
+    assert f"ReadWritePaths={config.state_dir}\n" in control
+    assert config.stop_marker.startswith("/var/lib/k3s-daas/")
+    assert "StateDirectory=k3s-daas\n" in control
+    assert config.confirmation_file.startswith("/run/k3s-daas/")
+    assert "RuntimeDirectory=k3s-daas\n" in control
+    assert "RuntimeDirectoryPreserve=yes\n" in control
+
+
+def test_no_unit_carries_a_secret_or_a_way_to_one():
+    for name in ("k3s-daas-watcher.service", "k3s-daas-register.service"):
+        unit = render(name)
+        assert "LoadCredential=seal-token:/etc/k3s-daas/seal-token\n" in unit
+        assert "Environment" not in unit
+        assert "seal_" not in unit
+
+
+def test_the_configuration_template_is_accepted_by_the_code():
+    config = WatcherConfig.model_validate_json(render("watcher.json"))
+    assert (config.node_id, config.chain_id, config.original_package_id) == ("worker-1", None, None)
+
+
+def test_the_commands_in_the_units_exist():
+    from k3s_daas_watcher.__main__ import main
+
+    for name in ("k3s-daas-watcher.service", "k3s-daas-agent-control.service"):
+        command = re.search(r"^ExecStart=\S+/k3s-daas-watcher (\S+) ", render(name), re.MULTILINE)
+        assert command
+        with pytest.raises(SystemExit) as caught:
+            main([command[1], "--help"])
+        assert caught.value.code == 0
