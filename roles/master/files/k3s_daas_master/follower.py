@@ -131,16 +131,15 @@ class Follower:
             for event in events:
                 self._index.apply(event)
         if self._cursor is None or batch.sequence > self._cursor:
-            self._effects(batch, events)
+            self._effects(batch, events, now=bool(events) or not all_read)
         self._view.seen(batch.sequence, batch.timestamp_ms)
         if events:
             self._on_change()
         return all_read
 
-    def _effects(self, batch: CheckpointEvents, events: list[RegistryEvent]) -> None:
+    def _effects(self, batch: CheckpointEvents, events: list[RegistryEvent], *, now: bool) -> None:
         """Commit what the events ask for, and that they were seen, together."""
-        idle = self._clock.monotonic() - self._committed_at < _IDLE_COMMIT_S
-        if events or not idle:
+        if now or self._clock.monotonic() - self._committed_at >= _IDLE_COMMIT_S:
             with self._store.transaction():
                 for event in events:
                     if isinstance(event, WorkerSlashed):

@@ -1,0 +1,741 @@
+"""A whole master in one process: real parts, an in-memory chain registry, and a Kubernetes API over HTTP.
+
+`FakeChain` is a fake: it keeps the registry's records and gives out events shaped as the node renders them,
+so the real parsing runs. `FakeKube` answers the real client library with the API's verbs, statuses and
+conflicts, and records what was asked in which order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime as dt
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from lightkube.config.kubeconfig import KubeConfig
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from k3s_daas import join, logs, seal
+from k3s_daas.chain import CheckpointEvents, Event, Receipt
+from k3s_daas.registry import (
+    Deployment,
+    Master,
+    RegistryConfig,
+    SealTokenRecord,
+    Snapshot,
+    Worker,
+    WorkerStatus,
+)
+from k3s_daas_master.clock import Clock
+from k3s_daas_master.cluster import Cluster
+from k3s_daas_master.config import Config
+from k3s_daas_master.http import api_app, webhook_app
+from k3s_daas_master.service import assemble
+from k3s_daas_master.state import State
+from k3s_daas_master.store import Store
+
+PACKAGE = "0x" + "aa" * 32
+REGISTRY = "0x" + "bb" * 32
+ADDRESS = "0x" + "cc" * 32
+OWNER_A = "0x" + "0a" * 32
+OWNER_B = "0x" + "0b" * 32
+START_MS = 1_790_000_000_000
+DAY_MS = 86_400_000
+
+
+class FakeClock(Clock):
+    """Hands that the test turns."""
+
+    def __init__(self) -> None:
+        self.ms = START_MS
+        self.elapsed = 1000.0
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    def advance(self, seconds: float) -> None:
+        self.ms += int(seconds * 1000)
+        self.elapsed += seconds
+
+
+class FakeChain:
+    """The registry's records and its checkpoints, in memory. Every change is an event in a checkpoint."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.workers: dict[str, Worker] = {}
+        self.worker_tokens: dict[str, SealTokenRecord] = {}
+        self.owner_tokens: dict[str, SealTokenRecord] = {}
+        self.master: Master | None = Master(1, ADDRESS, "", "", b"", 0)
+        self.log: list[CheckpointEvents] = [CheckpointEvents(100, clock.ms, [])]
+        self.moved = asyncio.Event()
+        self.status_calls: list[dict[str, WorkerStatus]] = []
+        self.announcements: list[tuple[str, str, bytes]] = []
+        self.refuse_statuses: Callable[[Mapping[str, WorkerStatus]], Exception | None] = lambda _: None
+        self.refuse_reads: Exception | None = None
+        self.opened_after: list[int | None] = []
+        self._digests = 0
+
+    # what the master calls
+
+    async def latest_checkpoint(self) -> tuple[int, int]:
+        self._reading()
+        return self.log[-1].sequence, self.log[-1].timestamp_ms
+
+    async def checkpoints(
+        self, after: int | None, packages: Iterable[str] | None = None
+    ) -> AsyncGenerator[CheckpointEvents, None]:
+        self.opened_after.append(after)
+        done = self.log[-1].sequence if after is None else after
+        while True:
+            self.moved.clear()
+            for batch in [b for b in self.log if b.sequence > done]:
+                yield batch
+                done = batch.sequence
+            await self.moved.wait()
+            self._reading()
+
+    async def snapshot(self) -> Snapshot:
+        self._reading()
+        config = RegistryConfig(
+            REGISTRY,
+            f"{PACKAGE}::worker_registry::Registry",
+            1,
+            "test",
+            True,
+            frozenset(),
+            10**9,
+            0,
+            0,
+            1000,
+            False,
+            0,
+            0,
+            len(self.workers),
+            "0x1",
+            "0x2",
+            self.master,
+        )
+        return Snapshot(
+            config,
+            dict(self.workers),
+            dict(self.worker_tokens),
+            dict(self.owner_tokens),
+            self.master,
+            self.log[-1].sequence,
+        )
+
+    async def worker(self, node_id: str) -> Worker | None:
+        self._reading()
+        return self.workers.get(node_id)
+
+    async def set_statuses(self, statuses: Mapping[str, WorkerStatus]) -> Receipt:
+        error = self.refuse_statuses(statuses)
+        if error is not None:
+            raise error
+        self.status_calls.append(dict(statuses))
+        for node_id, status in statuses.items():
+            self.set_status(node_id, status)
+        return Receipt("digest", self.log[-1].sequence, 1000, [], {})
+
+    async def announce_master(self, endpoint: str, api_server: str, ca_hash: bytes) -> Receipt:
+        assert self.master is not None
+        self.announcements.append((endpoint, api_server, ca_hash))
+        self.master = replace(self.master, endpoint=endpoint, api_server=api_server, ca_hash=ca_hash)
+        self.emit(
+            "k8s_gateway::MasterAnnouncedEvent",
+            epoch=str(self.master.epoch),
+            endpoint=endpoint,
+            api_server=api_server,
+            ca_hash=b64(ca_hash),
+        )
+        return Receipt("digest", self.log[-1].sequence, 1000, [], {})
+
+    def _reading(self) -> None:
+        if self.refuse_reads is not None:
+            raise self.refuse_reads
+
+    # what happens on-chain
+
+    def emit(
+        self, kind: str, registry: str = REGISTRY, package: str = PACKAGE, **fields: Any
+    ) -> CheckpointEvents:
+        """One event in a checkpoint of its own."""
+        self._digests += 1
+        event = Event(
+            f"digest{self._digests}", 0, f"{package}::{kind}", {"registry": registry, **fields}, OWNER_A
+        )
+        return self.checkpoint([event])
+
+    def checkpoint(self, events: list[Event] | None = None) -> CheckpointEvents:
+        batch = CheckpointEvents(self.log[-1].sequence + 1, self.clock.ms, events or [])
+        self.log.append(batch)
+        self.moved.set()
+        return batch
+
+    def stake(self, node_id: str, owner: str = OWNER_A, status: WorkerStatus = WorkerStatus.PENDING) -> str:
+        """Stake a worker and mint its token; returns the token."""
+        self.workers[node_id] = Worker(
+            node_id, owner, 10**9, status, "0x5", owner, self.clock.ms, self.clock.ms, 10**9, 0, 0, 1000, 100
+        )
+        self.emit(
+            "worker_registry::WorkerRegisteredEvent",
+            node_id=node_id,
+            owner=owner,
+            stake_amount=str(10**9),
+            withdrawal_address=owner,
+            timestamp_ms=str(self.clock.ms),
+        )
+        if status is not WorkerStatus.PENDING:
+            self.set_status(node_id, status)
+        return self.mint(node_id, owner)
+
+    def mint(self, node_id: str, owner: str = OWNER_A, *, days: float = 90) -> str:
+        """Create or rotate a worker's token ("" for the owner's own); returns the token."""
+        token = seal.make()
+        table, key = (self.worker_tokens, node_id) if node_id else (self.owner_tokens, owner)
+        scope = "worker" if node_id else "owner"
+        generation = table[key].generation + 1 if key in table else 1
+        expires = self.clock.ms + int(days * DAY_MS)
+        table[key] = SealTokenRecord(
+            scope, node_id, owner, seal.commitment(token), generation, self.clock.ms, expires, False
+        )
+        self.emit(
+            "k8s_gateway::SealTokenCreatedEvent",
+            scope=scope,
+            node_id=node_id,
+            owner=owner,
+            commitment=b64(seal.commitment(token)),
+            generation=str(generation),
+            expires_at_ms=str(expires),
+        )
+        return token
+
+    def revoke(self, node_id: str, owner: str = OWNER_A) -> None:
+        table, key = (self.worker_tokens, node_id) if node_id else (self.owner_tokens, owner)
+        table[key] = replace(table[key], revoked=True)
+        self.emit(
+            "k8s_gateway::SealTokenRevokedEvent",
+            scope="worker" if node_id else "owner",
+            node_id=node_id,
+            owner=owner,
+            generation=str(table[key].generation),
+        )
+
+    def set_status(self, node_id: str, status: WorkerStatus) -> None:
+        old = self.workers[node_id]
+        self.workers[node_id] = replace(old, status=status)
+        self.emit(
+            "worker_registry::WorkerStatusChangedEvent",
+            node_id=node_id,
+            old_status={"@variant": old.status.value.title()},
+            new_status={"@variant": status.value.title()},
+            timestamp_ms=str(self.clock.ms),
+        )
+
+    def slash(self, node_id: str) -> None:
+        old = self.workers[node_id]
+        self.workers[node_id] = replace(old, status=WorkerStatus.SLASHED, stake_mist=9 * 10**8)
+        self.emit(
+            "slashing::WorkerSlashedEvent",
+            node_id=node_id,
+            owner=old.owner,
+            amount=str(10**8),
+            remaining=str(9 * 10**8),
+            timestamp_ms=str(self.clock.ms),
+        )
+
+    def withdraw(self, node_id: str) -> None:
+        """An exited worker's record goes; so does its token."""
+        old = self.workers.pop(node_id)
+        self.worker_tokens.pop(node_id, None)
+        self.emit(
+            "worker_registry::StakeWithdrawnEvent",
+            node_id=node_id,
+            recipient=old.owner,
+            amount=str(old.stake_mist),
+            timestamp_ms=str(self.clock.ms),
+        )
+
+
+def b64(raw: bytes | str) -> str:
+    return base64.b64encode(raw.encode() if isinstance(raw, str) else raw).decode()
+
+
+def make_ca(folder: Path) -> tuple[Path, Path]:
+    """A CA as k3s makes it (EC key, one certificate) in `folder`: (certificate, key)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "k3s-server-ca@1790000000")])
+    usage = dict.fromkeys(
+        (
+            "content_commitment",
+            "data_encipherment",
+            "key_agreement",
+            "crl_sign",
+            "encipher_only",
+            "decipher_only",
+        ),
+        False,
+    )
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=True, key_encipherment=True, key_cert_sign=True, **usage),
+            critical=True,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_path, key_path = folder / "server-ca.crt", folder / "server-ca.key"
+    cert_path.write_bytes(certificate.public_bytes(Encoding.PEM))
+    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+    return cert_path, key_path
+
+
+@dataclass
+class FakeKube:
+    """The part of the Kubernetes API that the master uses."""
+
+    clock: FakeClock
+    ca_pem: bytes
+    secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    leases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    # What becomes of an evicted pod: "gone", "stuck" (terminates for ever), "refused" (a budget forbids it).
+    eviction: str = "gone"
+    broken: bool = False
+
+    def app(self) -> Starlette:
+        secrets = "/api/v1/namespaces/kube-system/secrets"
+        pod = "/api/v1/namespaces/{ns}/pods/{name}"
+        return Starlette(
+            routes=[
+                Route("/cacerts", self._cacerts),
+                Route("/api/v1/nodes", self._list(self.nodes, "Node")),
+                Route("/api/v1/nodes/{name}", self._node, methods=["PATCH", "DELETE"]),
+                Route(
+                    "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+                    self._list(self.leases, "Lease"),
+                ),
+                Route(secrets, self._secrets, methods=["GET", "POST"]),
+                Route(secrets + "/{name}", self._secret, methods=["GET", "PUT", "DELETE"]),
+                Route("/api/v1/pods", self._list(self.pods, "Pod")),
+                Route(pod, self._pod, methods=["DELETE"]),
+                Route(pod + "/eviction", self._evict, methods=["POST"]),
+            ]
+        )
+
+    def add_node(self, name: str, *, ready: bool = True) -> None:
+        self.nodes[name] = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": name},
+            "spec": {},
+            "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+        }
+        self.renew(name)
+
+    def renew(self, name: str) -> None:
+        """The kubelet renews its lease now."""
+        seconds, ms = divmod(self.clock.ms, 1000)
+        at = dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms * 1000:06d}Z"
+        self.leases[name] = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": name, "namespace": "kube-node-lease"},
+            "spec": {"renewTime": at},
+        }
+
+    def add_pod(self, name: str, node: str, *, owner_kind: str = "ReplicaSet", mirror: bool = False) -> None:
+        self.pods[name] = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "namespace": "default",
+                "annotations": {"kubernetes.io/config.mirror": "x"} if mirror else {},
+                "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": owner_kind, "name": "o", "uid": "u", "controller": True}
+                ],
+            },
+            "spec": {"nodeName": node, "containers": []},
+        }
+
+    def password_hash(self, node_id: str) -> str | None:
+        found = self.secrets.get(f"{node_id}.node-password.k3s")
+        return None if found is None else base64.b64decode(found["data"]["hash"]).decode()
+
+    def locked(self, node_id: str) -> bool:
+        found = self.secrets.get(f"{node_id}.node-password.k3s", {})
+        return bool(found) and found["metadata"]["labels"].get("k3s-daas/locked") == "true"
+
+    def bootstrap_tokens(self) -> list[dict[str, str]]:
+        return [
+            {k: base64.b64decode(v).decode() for k, v in s["data"].items()}
+            for s in self.secrets.values()
+            if s["type"] == "bootstrap.kubernetes.io/token"
+        ]
+
+    def put_immutable_password(self, node_id: str, password: str) -> None:
+        """What k3s does when a node joins under a name without a password."""
+        name = f"{node_id}.node-password.k3s"
+        self.secrets[name] = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": "kube-system", "labels": {}},
+            "type": join.NODE_PASSWORD_SECRET_TYPE,
+            "immutable": True,
+            "data": {"hash": b64(join.node_password_hash(password))},
+        }
+
+    def asked(self, *methods: str) -> list[str]:
+        """The requests of these methods, in order."""
+        return [f"{m} {p}" for m, p in self.requests if m in methods]
+
+    # handlers
+
+    def _note(self, request: Request) -> Response | None:
+        self.requests.append((request.method, request.url.path))
+        return status(500, "InternalError") if self.broken else None
+
+    async def _cacerts(self, request: Request) -> Response:
+        return self._note(request) or PlainTextResponse(self.ca_pem)
+
+    def _list(self, table: dict[str, dict[str, Any]], kind: str) -> Callable[[Request], Any]:
+        async def handler(request: Request) -> Response:
+            if refusal := self._note(request):
+                return refusal
+            items = [item for item in table.values() if _selected(item, request)]
+            return JSONResponse({"apiVersion": "v1", "kind": f"{kind}List", "metadata": {}, "items": items})
+
+        return handler
+
+    async def _node(self, request: Request) -> Response:
+        if refusal := self._note(request):
+            return refusal
+        name = request.path_params["name"]
+        if name not in self.nodes:
+            return status(404, "NotFound")
+        if request.method == "DELETE":
+            del self.nodes[name]
+            # k3s removes the password together with the node.
+            self.secrets.pop(f"{name}.node-password.k3s", None)
+            return status(200, "Success")
+        assert request.headers["content-type"] == "application/merge-patch+json"
+        _merge(self.nodes[name], await request.json())
+        return JSONResponse(self.nodes[name])
+
+    async def _secrets(self, request: Request) -> Response:
+        if request.method == "GET":
+            handler: Any = self._list(self.secrets, "Secret")
+            answer: Response = await handler(request)
+            return answer
+        if refusal := self._note(request):
+            return refusal
+        body = await request.json()
+        name = body["metadata"]["name"]
+        if name in self.secrets:
+            return status(409, "AlreadyExists")
+        self.secrets[name] = _stored(body)
+        return JSONResponse(self.secrets[name], 201)
+
+    async def _secret(self, request: Request) -> Response:
+        if refusal := self._note(request):
+            return refusal
+        name = request.path_params["name"]
+        if name not in self.secrets:
+            return status(404, "NotFound")
+        if request.method == "GET":
+            return JSONResponse(self.secrets[name])
+        if request.method == "DELETE":
+            del self.secrets[name]
+            return status(200, "Success")
+        body = await request.json()
+        if self.secrets[name].get("immutable") or body["type"] != self.secrets[name]["type"]:
+            return status(422, "Invalid")
+        self.secrets[name] = _stored(body)
+        return JSONResponse(self.secrets[name])
+
+    async def _pod(self, request: Request) -> Response:
+        if refusal := self._note(request):
+            return refusal
+        found = self.pods.pop(request.path_params["name"], None)
+        return status(404, "NotFound") if found is None else status(200, "Success")
+
+    async def _evict(self, request: Request) -> Response:
+        if refusal := self._note(request):
+            return refusal
+        name = request.path_params["name"]
+        body = await request.json()
+        assert (body["apiVersion"], body["kind"]) == ("policy/v1", "Eviction")
+        if name not in self.pods:
+            return status(404, "NotFound")
+        if self.eviction == "refused":
+            return status(429, "TooManyRequests")
+        if self.eviction == "stuck":
+            self.pods[name]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        else:
+            del self.pods[name]
+        return status(201, "Success")
+
+
+def status(code: int, reason: str) -> JSONResponse:
+    outcome = "Success" if code < 400 else "Failure"
+    body = {
+        "apiVersion": "v1",
+        "kind": "Status",
+        "status": outcome,
+        "code": code,
+        "reason": reason,
+        "message": reason,
+    }
+    return JSONResponse(body, code)
+
+
+def _stored(body: dict[str, Any]) -> dict[str, Any]:
+    body = dict(body)
+    body.setdefault("apiVersion", "v1")
+    body.setdefault("kind", "Secret")
+    body["data"] = {
+        **(body.get("data") or {}),
+        **{k: b64(v) for k, v in (body.pop("stringData", None) or {}).items()},
+    }
+    body["metadata"].setdefault("labels", {})
+    return body
+
+
+def _merge(target: dict[str, Any], patch: dict[str, Any]) -> None:
+    for key, value in patch.items():
+        if value is None:
+            target.pop(key, None)
+        elif isinstance(value, dict):
+            _merge(target.setdefault(key, {}), value)
+        else:
+            target[key] = value
+
+
+def _selected(item: dict[str, Any], request: Request) -> bool:
+    selector = request.query_params.get("fieldSelector", "")
+    for part in filter(None, selector.split(",")):
+        path, _, wanted = part.partition("=")
+        value: Any = item
+        for step in path.split("."):
+            value = value.get(step, {})
+        if value != wanted:
+            return False
+    return True
+
+
+@dataclass
+class Bench:
+    """One master with everything around it within reach."""
+
+    state: State
+    chain: FakeChain
+    kube: FakeKube
+    clock: FakeClock
+    config: Config
+    api: httpx.AsyncClient
+    webhook: httpx.AsyncClient
+    restart: Callable[[], Any]
+    owner_a: str = OWNER_A
+    owner_b: str = OWNER_B
+    address: str = ADDRESS
+
+    @staticmethod
+    def refusal(response: httpx.Response) -> tuple[int, str]:
+        """(HTTP status, error code) of a refusal; fails for one that lacks a field or shows a token."""
+        error = response.json()["error"]
+        assert set(error) == {"code", "message", "found", "wanted", "fix"}
+        assert all(error[part] for part in ("message", "found", "wanted", "fix"))
+        assert logs.redact(response.text) == response.text
+        return response.status_code, error["code"]
+
+    async def catch_up(self) -> None:
+        """Let the running follower take in everything that is on the chain."""
+        async with asyncio.timeout(10):
+            while self.state.view.sequence != self.chain.log[-1].sequence or not self.state.index.loaded:
+                await asyncio.sleep(0)
+
+    async def register(self, token: str | None, node_id: str, **changes: Any) -> httpx.Response:
+        body = {"node_id": node_id, "timestamp_ms": self.clock.ms, **changes}
+        return await self.api.post("/api/v1/register-worker", json=body, headers=_header(token))
+
+    async def beat(self, token: str | None, node_id: str, **changes: Any) -> httpx.Response:
+        body = {
+            "node_id": node_id,
+            "timestamp_ms": self.clock.ms,
+            "stake_status": "active",
+            "stake_mist": 10**9,
+            "running_pods": 3,
+            "resource_usage": {"cpu_percent": 1.5},
+            **changes,
+        }
+        return await self.api.post("/api/v1/nodes/heartbeat", json=body, headers=_header(token))
+
+    async def review(self, token: str) -> dict[str, Any]:
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+        response = await self.webhook.post("/token-review", json=body)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()["status"]
+        return answer
+
+    async def join(self, node_id: str, owner: str = OWNER_A) -> str:
+        """Take a worker the whole way to active; returns its token."""
+        token = self.chain.stake(node_id, owner)
+        await self.catch_up()
+        assert (await self.register(token, node_id)).status_code == 200
+        self.clock.advance(1)
+        self.kube.add_node(node_id)
+        assert (await self.beat(token, node_id)).status_code == 200
+        await self.state.fleet.reconcile()
+        await self.catch_up()
+        assert self.state.index.workers[node_id].status is WorkerStatus.ACTIVE
+        return token
+
+
+def _header(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"X-Seal-Token": token}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(
+        network="testnet",
+        endpoints=["https://fullnode.invalid:443"],
+        package_id=PACKAGE,
+        registry_id=REGISTRY,
+        tee_mode="simulated",
+        endpoint="https://10.0.0.1:8443",
+        api_server="https://10.0.0.1:6443",
+        kubeconfig=tmp_path / "kubeconfig",
+        key_file=tmp_path / "sui.key",
+        state_dir=tmp_path,
+        registration_burst=100,
+    )
+
+
+@pytest.fixture
+def chain(clock: FakeClock) -> FakeChain:
+    return FakeChain(clock)
+
+
+@pytest.fixture(scope="session")
+def ca_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_ca(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(name="make_ca")
+def _make_ca() -> Callable[[Path], tuple[Path, Path]]:
+    return make_ca
+
+
+@pytest.fixture
+def kube(clock: FakeClock, ca_files: tuple[Path, Path]) -> FakeKube:
+    return FakeKube(clock, ca_files[0].read_bytes())
+
+
+@pytest.fixture
+async def bench(clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKube) -> AsyncIterator[Bench]:
+    """A master that has read the registry and knows its cluster, following the chain."""
+    running: list[Any] = []
+
+    async def start() -> State:
+        for stop in running:
+            await stop()
+        running.clear()
+        store = Store(config.state_dir)
+        cluster = make_cluster(kube)
+        state = assemble(
+            config, chain=chain, registry=chain, address=ADDRESS, cluster=cluster, store=store, clock=clock
+        )
+        task = asyncio.create_task(state.follower.run())
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await cluster.aclose()
+            store.close()
+
+        running.append(stop)
+        return state
+
+    state = await start()
+    bench = Bench(
+        state, chain, kube, clock, config, _client(api_app(state)), _client(webhook_app(state)), lambda: None
+    )
+
+    async def restart() -> None:
+        bench.state = await start()
+        bench.api, bench.webhook = _client(api_app(bench.state)), _client(webhook_app(bench.state))
+        await bench.catch_up()
+
+    bench.restart = restart
+    await bench.catch_up()
+    await bench.state.fleet.reconcile()
+    await bench.catch_up()
+    yield bench
+    for stop in running:
+        await stop()
+
+
+def make_cluster(kube: FakeKube) -> Cluster:
+    kubeconfig = KubeConfig.from_dict(
+        {
+            "current-context": "default",
+            "clusters": [
+                {
+                    "name": "default",
+                    "cluster": {
+                        "server": "https://127.0.0.1:6443",
+                        "certificate-authority-data": b64(kube.ca_pem),
+                    },
+                }
+            ],
+            "contexts": [{"name": "default", "context": {"cluster": "default", "user": "default"}}],
+            "users": [{"name": "default", "user": {"token": "admin"}}],
+        }
+    )
+    return Cluster(kubeconfig, transport=httpx2.ASGITransport(app=kube.app()))
+
+
+def _client(app: Starlette) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=("10.9.9.9", 1234))
+    return httpx.AsyncClient(transport=transport, base_url="https://master")
+
+
+@pytest.fixture
+def deployment() -> Deployment:
+    return Deployment(PACKAGE, REGISTRY)
