@@ -129,8 +129,10 @@ def _ask_master(report: Report, master: Master | None) -> None:
         if isinstance(entry, dict) and isinstance(entry.get("node_id"), str):
             report.from_master[entry["node_id"]] = entry
     about = answer.get("master")
-    if isinstance(about, dict):
-        _note_stand_in(report, json.dumps(about))
+    problems = about.get("problems") if isinstance(about, dict) else None
+    for problem in problems if isinstance(problems, list) else []:
+        # The master works, and says itself what it can't do at the moment.
+        report.notices.append(f"master: {problem!s:.300}")
 
 
 def _get_workers(endpoint: str, ca: bytes) -> dict[str, Any]:

@@ -160,6 +160,7 @@ class FakeMaster:
     on_register: Answer | None = None
     on_heartbeat: Answer | None = None
     changes: dict[str, Any] = field(default_factory=dict)
+    workers: list[dict[str, Any]] = field(default_factory=list)
     secret: str = "abcdef.0123456789abcdef"  # noqa: S105 - a made-up one
     password: str = "f" * 32
 
@@ -191,7 +192,7 @@ class FakeMaster:
             return other or JSONResponse({"status": "active"})
 
         async def workers(_request: Request) -> Response:
-            return JSONResponse({"workers": [], "master": {}, "chain": {}})
+            return JSONResponse({"workers": self.workers, "master": {"tee": "SIMULATED"}, "chain": {}})
 
         return Starlette(
             routes=[
@@ -444,6 +445,11 @@ def refusal_fixture() -> Callable[..., Response]:
 @pytest.fixture
 def new_ca(tmp_path: Path) -> Callable[[str], Ca]:
     return lambda name: make_ca(tmp_path, name)
+
+
+@pytest.fixture
+def master_class() -> type[FakeMaster]:
+    return FakeMaster
 
 
 @pytest.fixture(name="serving")

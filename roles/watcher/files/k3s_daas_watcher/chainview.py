@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from k3s_daas.chain.errors import ChainError, ChainUnreachable, WrongNetwork
+from k3s_daas.chain.errors import ChainError, ChainUnreachable, MalformedRecord, ObjectNotFound, WrongNetwork
 from k3s_daas.registry.model import Master, SealTokenRecord, Worker
 
 READ_TIMEOUT_S = 6.0
@@ -46,6 +46,7 @@ class Outcome(StrEnum):
     TOO_FEW = "chain_too_few_answers"
     DISAGREE = "chain_disagrees"
     WRONG_NETWORK = "wrong_network"
+    NO_REGISTRY = "registry_not_found"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ async def look(readers: Sequence[Reader], node_id: str, wanted_answers: int) -> 
     if len(sightings) < wanted_answers:
         if any(isinstance(result, WrongNetwork) for result in results):
             return View(Outcome.WRONG_NETWORK, None, answers, errors)
+        if any(isinstance(result, ObjectNotFound | MalformedRecord) for result in results):
+            return View(Outcome.NO_REGISTRY, None, answers, errors)
         outcome = Outcome.TOO_FEW if sightings else Outcome.UNREACHABLE
         return View(outcome, None, answers, errors)
     if any(sighting != sightings[0] for sighting in sightings[1:]):

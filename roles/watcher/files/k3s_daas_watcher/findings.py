@@ -141,6 +141,11 @@ def chain_refusal(config: ChainConfig, view: View) -> Refusal:
             "correct network, chain_id or endpoints",
             Exit.WRONG_NETWORK,
         ),
+        Outcome.NO_REGISTRY: (
+            f"registry {config.registry_id} of package {config.package_id} on {config.network}",
+            "correct registry_id, package_id or network",
+            Exit.WRONG_NETWORK,
+        ),
         Outcome.DISAGREE: (
             "the same records from every endpoint that answers",
             "wait, or remove the endpoint that lags, forks or lies",
