@@ -43,7 +43,7 @@ def start(folder: Path, address: str, cgroup: str) -> Net:
     with log.open("w") as output:
         # A shell that joins the cgroups first and then becomes the localnet: no moment in which a sweep
         # would miss it.
-        subprocess.Popen(
+        process = subprocess.Popen(
             [
                 "/bin/sh", "-c", 'for procs in $CGROUPS; do echo $$ > "$procs"; done; exec "$@"', "localnet",
                 sys.executable, "-m", "k3s_daas_localnet", "--listen", f"{address}:{RPC_PORT}",
@@ -56,7 +56,7 @@ def start(folder: Path, address: str, cgroup: str) -> Net:
             start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + STARTS_WITHIN_S
-    while time.monotonic() < deadline and cgroups.processes(cgroup):
+    while time.monotonic() < deadline and process.poll() is None:
         for line in log.read_text().splitlines():
             if line.startswith('{"event"') and (event := json.loads(line)).get("event") == "listening":
                 net = Net(event["rpc"], event["faucet"], event["chain_id"])

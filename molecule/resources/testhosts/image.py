@@ -17,7 +17,16 @@ PACKAGES = (
     # an init, and the way in
     *("systemd", "systemd-sysv", "dbus", "openssh-server", "iproute2", "sudo"),
     # what Ansible's modules and the roles run on
-    *("python3", "python3-apt", "python3-venv", "python3-cryptography", "ca-certificates", "openssl", "curl"),
+    *(
+        "python3",
+        "python3-apt",
+        "python3-venv",
+        "python3-cryptography",
+        "python3-yaml",
+        "ca-certificates",
+        "openssl",
+        "curl",
+    ),
     # what roles and tests look with
     *("iptables", "nftables", "iputils-ping", "procps"),
 )

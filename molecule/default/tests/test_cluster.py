@@ -1,0 +1,129 @@
+"""After converge, a second converge, and the slash of worker-2: what is true, asked from outside."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+from testinfra.host import Host
+
+from k3s_daas.chain import SuiClient
+from k3s_daas.registry import Deployment, Registry, WorkerStatus
+
+SUI = 1_000_000_000
+
+
+def nodes(hosts: dict[str, Host]) -> dict[str, Any]:
+    answer = json.loads(hosts["master"].check_output("k3s kubectl get nodes -o json"))
+    return {node["metadata"]["name"]: node for node in answer["items"]}
+
+
+def ready(node: dict[str, Any]) -> dict[str, Any]:
+    return next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
+
+
+async def connect(stage: dict[str, Any]) -> SuiClient:
+    return await SuiClient.connect([stage["rpc"]], "localnet", chain_id=stage["chain_id"])
+
+
+async def test_the_cluster_has_exactly_the_worker_that_was_not_slashed(hosts: dict[str, Host]) -> None:
+    found = nodes(hosts)
+    assert set(found) == {"worker-1"}
+    assert ready(found["worker-1"])["status"] == "True"
+
+
+async def test_the_chain_took_the_stake_of_the_slashed_worker_only(
+    stage: dict[str, Any], deployment: dict[str, Any]
+) -> None:
+    async with await connect(stage) as chain:
+        registry = Registry(chain, Deployment(deployment["package_id"], deployment["registry_id"]))
+        workers = {worker.node_id: worker for worker in await registry.workers()}
+        config = await registry.config()
+    assert workers["worker-1"].status is WorkerStatus.ACTIVE
+    assert workers["worker-1"].stake_mist == SUI
+    assert workers["worker-2"].status is WorkerStatus.SLASHED
+    taken = SUI * workers["worker-2"].slash_share_bps // 10_000
+    assert taken > 0
+    assert workers["worker-2"].stake_mist == SUI - taken
+    assert config.treasury_mist == taken
+
+
+async def test_the_operator_paid_for_each_step_once(stage: dict[str, Any]) -> None:
+    """Publish, create the registry, appoint the master with its gas, stake for both workers, slash.
+
+    The check before and the second run after sent nothing: five transactions and not one more.
+    """
+    sent = []
+    async with await connect(stage) as chain:
+        last, _ = await chain.latest_checkpoint()
+        async for checkpoint in chain.checkpoints(after=None):
+            sent += [digest for digest, sender in checkpoint.transactions if sender == stage["operator"]]
+            if checkpoint.sequence >= last:
+                break
+    assert len(sent) == 5
+
+
+async def test_worker_1_stayed_ready_while_worker_2_went(
+    stage: dict[str, Any], deployment: dict[str, Any], hosts: dict[str, Host]
+) -> None:
+    async with await connect(stage) as chain:
+        registry = Registry(chain, Deployment(deployment["package_id"], deployment["registry_id"]))
+        slashed = await registry.worker("worker-2")
+    assert slashed is not None
+    since = dt.datetime.fromisoformat(ready(nodes(hosts)["worker-1"])["lastTransitionTime"])
+    assert since.timestamp() * 1000 < slashed.status_changed_at_ms
+
+
+@pytest.mark.parametrize("unit", ["k3s-daas-watcher.service", "k3s-agent.service"])
+class TestSlashedWorker:
+    def test_its_services_stopped(self, hosts: dict[str, Host], unit: str) -> None:
+        assert not hosts["worker-2"].service(unit).is_running
+
+    def test_its_services_stay_stopped(self, hosts: dict[str, Host], unit: str) -> None:
+        # As a reboot would: systemd is asked to start what is enabled, and finds its condition unmet.
+        hosts["worker-2"].run(f"systemctl start {unit}")
+        assert not hosts["worker-2"].service(unit).is_running
+
+
+def register_as(host: Host, node_id: str) -> str:
+    """What the master answers to this host's seal token for a node id: the registration's error text."""
+    done = host.run(
+        "set -e; folder=$(mktemp -d); trap 'rm -r $folder' EXIT; "
+        f'sed \'s/"node_id": "[^"]*"/"node_id": "{node_id}"/\' /etc/k3s-daas/watcher.json > $folder/c.json; '
+        "/opt/k3s-daas/venv/bin/k3s-daas register --config $folder/c.json "
+        "--seal-token-file /etc/k3s-daas/seal-token --joined-marker $folder/none --wait 2 "
+        "--token-out $folder/token --password-out $folder/password"
+    )
+    assert done.rc != 0, done.stdout
+    return done.stderr
+
+
+def test_the_slashed_worker_gets_no_join_token(hosts: dict[str, Host]) -> None:
+    assert "slashed" in register_as(hosts["worker-2"], "worker-2")
+
+
+def test_a_worker_gets_no_join_token_for_another_name(hosts: dict[str, Host]) -> None:
+    error = register_as(hosts["worker-1"], "worker-3")
+    assert "worker-3" in error
+
+
+def test_the_bootstrap_tokens_are_gone(hosts: dict[str, Host]) -> None:
+    secrets = json.loads(hosts["master"].check_output("k3s kubectl get secrets -n kube-system -o json"))
+    names = [item["metadata"]["name"] for item in secrets["items"]]
+    assert [name for name in names if name.startswith("bootstrap-token-")] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "unit"),
+    [("master", "k3s-daas-master.service"), ("worker-1", "k3s-daas-watcher.service")],
+)
+def test_the_daemons_are_sandboxed(hosts: dict[str, Host], host: str, unit: str) -> None:
+    done = hosts[host].run(f"systemd-analyze security --threshold=20 {unit}")
+    assert done.rc == 0, done.stdout
+
+
+@pytest.mark.parametrize("host", ["master", "worker-1"])
+def test_no_unit_failed(hosts: dict[str, Host], host: str) -> None:
+    assert hosts[host].check_output("systemctl list-units --failed --plain --no-legend") == ""
