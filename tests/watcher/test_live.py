@@ -59,22 +59,14 @@ async def test_the_way_of_one_worker(
         registry, ids = await staked(token, fake_master)
         config = make_config(endpoints=[live_net.url], **ids)
         outputs = Outputs(tmp_path / "o" / "token", tmp_path / "o" / "password", None)
-        joined = await register(
-            config, token, endpoints := readers(config), outputs, SystemClock(), wait_s=10
-        )
+        endpoints, clock = readers(config), SystemClock()
+        joined = await register(config, token, endpoints, outputs, clock, wait_s=10)
         assert joined.server == url
         assert outputs.token.exists()
 
         control = Control(Path(config.state_dir), Path(config.confirmation_file), "worker-1")
-        watcher = Watcher(
-            config,
-            token,
-            endpoints,
-            StateStore(Path(config.state_dir), "worker-1"),
-            control,
-            probe,
-            SystemClock(),
-        )
+        store = StateStore(Path(config.state_dir), "worker-1")
+        watcher = Watcher(config, token, endpoints, store, control, probe, clock)
         await watcher.check_chain()
         assert watcher.live.outcome is Outcome.AGREED
         assert watcher.store.state.stake_mist == 2 * SUI
