@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 
-from k3s_daas.chain import bcs, encode
+from k3s_daas.chain import answers, bcs
 from k3s_daas.chain.endpoints import check_network, parse_endpoint
 from k3s_daas.chain.errors import InvalidEndpoint, InvalidKey, ObjectNotFound
 from k3s_daas.chain.execute import SUI_COIN, Executor, batch_get, owned
@@ -108,7 +108,7 @@ class SuiClient:
     async def latest_checkpoint(self) -> tuple[int, int]:
         """Sequence number and time (ms since 1970) of the newest checkpoint."""
         info = await self._transport.call(*SERVICE_INFO)
-        return info.checkpoint_height or 0, encode.milliseconds(info.timestamp)
+        return info.checkpoint_height or 0, answers.milliseconds(info.timestamp)
 
     async def get_object(self, object_id: str) -> Object:
         """A live object; ObjectNotFound when there is none."""
@@ -121,7 +121,7 @@ class SuiClient:
         """Live objects in the order asked for, None for each that doesn't exist."""
         ids = [bcs.normalize_address(object_id) for object_id in object_ids]
         found = await batch_get(self._transport, ids, *_OBJECT)
-        return [None if item is None else encode.to_object(item) for item in found]
+        return [None if item is None else answers.to_object(item) for item in found]
 
     async def dynamic_field(self, parent: str, name_type: str, name_bcs: bytes) -> Object | None:
         """The `Field<Name, Value>` object of one dynamic field: its id is derived, so this is one read."""
@@ -143,7 +143,7 @@ class SuiClient:
             )
             for field in page.dynamic_fields:
                 if field.field_object is not None:
-                    yield encode.to_object(field.field_object)
+                    yield answers.to_object(field.field_object)
             token = page.next_page_token or b""
             if not token:
                 return
@@ -151,7 +151,7 @@ class SuiClient:
     async def owned_objects(self, owner: str, type_: str) -> AsyncIterator[Object]:
         """All objects of one type that an address owns."""
         async for found in owned(self._transport, bcs.normalize_address(owner), type_, *_OBJECT):
-            yield encode.to_object(found)
+            yield answers.to_object(found)
 
     async def balance(self, address: str) -> int:
         """SUI that an address holds, in MIST."""

@@ -12,8 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from k3s_daas.chain import encode
-from k3s_daas.chain.encode import Gas, ObjectRef
+from k3s_daas.chain import answers
 from k3s_daas.chain.errors import (
     ChainUnreachable,
     InsufficientGas,
@@ -26,6 +25,7 @@ from k3s_daas.chain.keys import Key
 from k3s_daas.chain.model import Preview, Receipt
 from k3s_daas.chain.transaction import Build, ObjectInput, Transaction
 from k3s_daas.chain.transport import Link, NotFound, Transport, mask, rpc
+from k3s_daas.chain.txbytes import Gas, ObjectRef, transaction_bytes, transaction_digest
 
 SUI_COIN = "0x2::coin::Coin<0x2::sui::SUI>"
 #: The network's largest gas budget (50 SUI), for simulations: the coin is lent there.
@@ -86,26 +86,26 @@ class Executor:
         refs, price = await self._resolve(tx), await self._gas_price()
         _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
         payment, merge, budget = self._choose(await self._coins(tx), budget, tx.drawn_mist, price)
-        encoded = encode.transaction_bytes(tx, refs, Gas(price, budget, payment), merge)
-        digest = encode.transaction_digest(encoded)
+        encoded = transaction_bytes(tx, refs, Gas(price, budget, payment), merge)
+        digest = transaction_digest(encoded)
         done = await self._submit(encoded, self._key.sign_transaction(encoded), digest)
         # Waited for also when it failed: the gas coin's new version has to be readable for what comes next.
         checkpoint = await self._settled(digest)
-        if (error := encode.failure(done.effects, digest)) is not None:
+        if (error := answers.failure(done.effects, digest)) is not None:
             raise error
         created: dict[str, list[str]] = {}
         for change in done.effects.changed_objects:
             if change.id_operation == rpc.ChangedObjectIdOperation.CREATED:
                 created.setdefault(change.object_type or "", []).append(change.object_id)
-        events = encode.to_events(digest, done.events)
-        return Receipt(digest, checkpoint, encode.net_gas(done.effects), events, created)
+        events = answers.to_events(digest, done.events)
+        return Receipt(digest, checkpoint, answers.net_gas(done.effects), events, created)
 
     # -- preparing -----------------------------------------------------------------------------------------
 
     async def _resolve(self, tx: Transaction) -> dict[str, ObjectRef]:
         ids = [item.id for item in tx.inputs if isinstance(item, ObjectInput)]
         found = await batch_get(self._transport, ids, "object_id", "version", "digest", "owner")
-        return {i: encode.to_reference(o) for i, o in zip(ids, found, strict=True) if o is not None}
+        return {i: answers.to_reference(o) for i, o in zip(ids, found, strict=True) if o is not None}
 
     async def _gas_price(self) -> int:
         request = rpc.GetEpochRequest(read_mask=mask("reference_gas_price"))
@@ -116,7 +116,7 @@ class Executor:
         self, tx: Transaction, refs: dict[str, ObjectRef], gas: Gas, merge: Sequence[ObjectRef] = ()
     ) -> tuple[Preview, int]:
         """What happens, and a gas budget in MIST that covers it."""
-        encoded = encode.transaction_bytes(tx, refs, gas, merge)
+        encoded = transaction_bytes(tx, refs, gas, merge)
         request = rpc.SimulateTransactionRequest(
             transaction=rpc.Transaction(bcs=rpc.Bcs(name="TransactionData", value=encoded)),
             read_mask=mask("transaction.effects", "transaction.events"),
@@ -129,18 +129,18 @@ class Executor:
             detail = error.detail if isinstance(error, RpcFailed) else str(error)
             raise TransactionFailed(None, detail) from None
         done = answer.transaction
-        if (error_found := encode.failure(done.effects, None)) is not None:
+        if (error_found := answers.failure(done.effects, None)) is not None:
             raise error_found
         used = done.effects.gas_used
         overhead = _OVERHEAD_UNITS * gas.price
         budget = (used.computation_cost or 0) + (used.storage_cost or 0) + overhead
-        return Preview(encode.net_gas(done.effects), encode.to_events("", done.events)), budget
+        return Preview(answers.net_gas(done.effects), answers.to_events("", done.events)), budget
 
     async def _coins(self, tx: Transaction) -> list[tuple[int, ObjectRef]]:
         """The sender's SUI coins that the transaction doesn't use otherwise, largest first."""
         used = {item.id for item in tx.inputs if isinstance(item, ObjectInput)}
         coins = [
-            (coin.balance or 0, encode.to_reference(coin))
+            (coin.balance or 0, answers.to_reference(coin))
             async for coin in owned(
                 self._transport, tx.sender, SUI_COIN, "object_id", "version", "digest", "owner", "balance"
             )
@@ -153,25 +153,30 @@ class Executor:
     ) -> tuple[list[ObjectRef], list[ObjectRef], int]:
         """Coins that pay, coins merged into them first, and the budget; InsufficientGas when too few."""
         assert self._key is not None
-        total = sum(balance for balance, _ in coins)
-        if total < budget + drawn:
-            raise InsufficientGas(total, budget + drawn, self._key.address)
-        reached, count = 0, 0
-        while count < len(coins) and reached < budget + drawn:
-            reached += coins[count][0]
-            count += 1
-        payment = [ref for _, ref in coins[:count][:_MAX_PAYMENT]]
-        merge = [ref for _, ref in coins[:count][_MAX_PAYMENT:]]
-        if merge:
+        count = self._enough(coins, budget + drawn)
+        if count > _MAX_PAYMENT:
             # Many small coins. The simulation knew nothing of them, so they get room of their own.
             budget += 10 * _OVERHEAD_UNITS * price
-            if len(merge) > _MAX_MERGE or sum(b for b, _ in coins[:_MAX_PAYMENT]) < budget:
-                raise TransactionFailed(
-                    None,
-                    f"address {self._key.address} has enough SUI, but in {len(coins)} small coins, and "
-                    f"one transaction takes {_MAX_PAYMENT + _MAX_MERGE}. Merge some (sui client merge-coin).",
-                )
+            count = self._enough(coins, budget + drawn)
+        payment = [ref for _, ref in coins[: min(count, _MAX_PAYMENT)]]
+        merge = [ref for _, ref in coins[_MAX_PAYMENT:count]]
+        if len(merge) > _MAX_MERGE or sum(balance for balance, _ in coins[:_MAX_PAYMENT]) < budget:
+            raise TransactionFailed(
+                None,
+                f"address {self._key.address} has enough SUI, but in {len(coins)} small coins, and one "
+                f"transaction takes {_MAX_PAYMENT + _MAX_MERGE}. Merge some (sui client merge-coin).",
+            )
         return payment, merge, budget
+
+    def _enough(self, coins: Sequence[tuple[int, ObjectRef]], needed: int) -> int:
+        """How many of the coins, largest first, hold `needed` MIST; InsufficientGas when all don't."""
+        assert self._key is not None
+        reached = 0
+        for count, (balance, _) in enumerate(coins, 1):
+            reached += balance
+            if reached >= needed:
+                return count
+        raise InsufficientGas(reached, needed, self._key.address)
 
     # -- sending -------------------------------------------------------------------------------------------
 

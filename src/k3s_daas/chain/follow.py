@@ -15,7 +15,7 @@ from typing import Any
 
 from grpclib.exceptions import GRPCError
 
-from k3s_daas.chain import encode
+from k3s_daas.chain import answers
 from k3s_daas.chain.errors import ChainUnreachable, ReplayGap, RpcFailed
 from k3s_daas.chain.model import CheckpointEvents
 from k3s_daas.chain.transport import (
@@ -148,6 +148,6 @@ class Follower:
         events = [
             event
             for transaction in checkpoint.transactions
-            for event in encode.to_events(transaction.digest or "", transaction.events, self._packages)
+            for event in answers.to_events(transaction.digest or "", transaction.events, self._packages)
         ]
-        return CheckpointEvents(checkpoint.sequence_number or 0, encode.milliseconds(timestamp), events)
+        return CheckpointEvents(checkpoint.sequence_number or 0, answers.milliseconds(timestamp), events)

@@ -44,25 +44,33 @@ class Key:
         raise TypeError("a wallet key is not to be pickled")
 
     @classmethod
+    def generate(cls) -> Key:
+        """A new key that exists in memory only."""
+        return cls(secrets.token_bytes(32))
+
+    @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Key:
         """The key in the file at `path`. InvalidKey when it is missing, readable by others or malformed."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # Not waiting for the other end, should it be a pipe.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise InvalidKey(
                 f"Wallet key file {path} can't be read ({error.strerror}). Wanted a file with a suiprivkey1… "
                 "line, mode 0600, readable by the user that runs this."
             ) from None
-        with os.fdopen(fd, "rb") as file:
-            status = os.fstat(file.fileno())
+        try:
+            status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                raise InvalidKey(f"Wallet key {path} is no regular file.")
+                raise InvalidKey(f"Wallet key {path} is no regular file, wanted one with mode 0600.")
             if status.st_mode & 0o077:
                 raise InvalidKey(
                     f"Wallet key file {path} has mode {stat.S_IMODE(status.st_mode):04o}, wanted 0600: "
                     f"others on this host can read it. Treat the key as exposed, or run: chmod 600 {path}"
                 )
-            content = file.read(4096)
+            content = os.read(fd, 4096)
+        finally:
+            os.close(fd)
         try:
             return cls(_parse(content.decode("ascii").strip()))
         except (ValueError, InvalidKey):

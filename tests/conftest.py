@@ -1,0 +1,99 @@
+"""What tests of several areas share: a localnet in this process with the contracts on it, and funded wallets.
+
+The network is started once per test process and never reset: a test makes its own wallet and registry.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from k3s_daas.chain import Key
+
+REPOSITORY = Path(__file__).parents[1]
+SUI = 1_000_000_000
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Any:
+    """Our contracts' bytecode, made by the command that the modules run."""
+    from k3s_daas.registry import CompiledPackage
+
+    command = [sys.executable, "-m", "k3s_daas_localnet", "build", str(REPOSITORY / "move" / "k3s_daas")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    built = json.loads(done.stdout.splitlines()[-1])
+    modules = tuple(base64.b64decode(module) for module in built["modules"])
+    return CompiledPackage(modules, tuple(built["dependencies"]), bytes(built["digest"]))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def live_net() -> AsyncIterator[Any]:
+    """A running `Localnet`."""
+    from k3s_daas_localnet import Localnet
+
+    async with Localnet.start() as net:
+        yield net
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def new_wallet(live_net: Any) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """`await new_wallet(mist, coins=1)`: a connected client with a new funded key (as `chain.key`)."""
+    from k3s_daas.chain import SuiClient
+
+    opened = []
+
+    async def make(mist: int = 1_000 * SUI, coins: int = 1, urls: list[str] | None = None) -> Any:
+        key = Key.generate()
+        for _ in range(coins):
+            await live_net.faucet(key.address, mist // coins)
+        opened.append(await SuiClient.connect(urls or [live_net.url], "localnet", key, timeout_s=5.0))
+        return opened[-1]
+
+    yield make
+    for client in opened:
+        await client.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def live_package(new_wallet: Any, compiled: Any) -> tuple[Any, str]:
+    """(client of the publisher, package id) of our contracts."""
+    from k3s_daas.registry import publish
+
+    publisher = await new_wallet()
+    package_id, _ = await publish(publisher, compiled)
+    return publisher, package_id
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def new_registry(new_wallet: Any, live_package: Any) -> Callable[..., Awaitable[Any]]:
+    """`await new_registry(chain=None, **terms)`: a Registry that `chain`, or a new wallet, has created."""
+    from k3s_daas.registry import Registry, RegistryParams, create_registry
+
+    async def make(chain: Any = None, **terms: Any) -> Any:
+        chain = chain or await new_wallet()
+        defaults: dict[str, Any] = {
+            "name": "test",
+            "open": True,
+            "min_stake_mist": SUI,
+            "slash_window_ms": 0,
+            "unbonding_window_ms": 0,
+            "slash_share_bps": 5000,
+            "require_attestation": False,
+        }
+        deployment, _ = await create_registry(chain, live_package[1], RegistryParams(**defaults | terms))
+        return Registry(chain, deployment)
+
+    return make
