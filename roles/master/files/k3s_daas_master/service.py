@@ -138,6 +138,14 @@ def assemble(
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: two servers and the loops end together, on our word."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
@@ -177,6 +185,18 @@ def bind(listen: str) -> socket.socket:
             f"Can't listen on {listen}: {error.strerror}. Is another service on that port? (ss -tlnp)"
         ) from None
     return sock
+
+
+async def _up(servers: list[Server], serving: list[asyncio.Task[None]]) -> None:
+    """Wait until all servers accept connections, or one of them has ended."""
+
+    async def all_up() -> None:
+        for server in servers:
+            await server.up.wait()
+
+    waiting = asyncio.create_task(all_up())
+    await asyncio.wait([waiting, *serving], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -238,6 +258,7 @@ async def serve_state(
             for server, sock in zip(servers, (api, webhook), strict=True)
         ]
         try:
+            await _up(servers, serving)
             systemd.ready(f"serving {config.endpoint} ({config.network}, TEE {config.tee_mode})")
             _log.info(
                 "serving",
