@@ -95,13 +95,18 @@ def ca_hash(cacerts: bytes) -> bytes:
     the first certificate leads to, so that intermediates may be renewed; sha256 of the bytes when it leads to
     none. Raises InvalidCaBundle. Source: hashCA in pkg/clientaccess/token.go.
     """
+    blocks = cacerts.count(b"-----BEGIN CERTIFICATE-----")
     try:
-        certificates = x509.load_pem_x509_certificates(cacerts)
-    except ValueError:
+        # OpenSSL parses these, not cryptography, which objects to the serial number 0 of k3s' own CA.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=cacerts.decode("ascii"))
+    except (ValueError, ssl.SSLError):
+        blocks = 0
+    if blocks == 0:
         raise InvalidCaBundle(
             f"{len(cacerts)} bytes hold no PEM certificate; wanted the server's /cacerts as served."
-        ) from None
-    if len(certificates) > 1:
+        )
+    if blocks > 1:
+        certificates = x509.load_pem_x509_certificates(cacerts)
         root = _root_of(certificates[0], certificates[1:])
         if root is not None:
             return hashlib.sha256(root.public_bytes(Encoding.DER)).digest()
@@ -172,7 +177,7 @@ def fetch_cacerts(api_server_url: str, expected_hash: bytes, *, timeout_s: float
     found = ca_hash(bundle)
     if not hmac.compare_digest(found, expected_hash):
         raise CaMismatch(found.hex(), expected_hash.hex(), api_server_url)
-    if _get(url, ssl.create_default_context(cadata=bundle.decode("ascii", "ignore")), timeout_s) != bundle:
+    if _get(url, ssl.create_default_context(cadata=bundle.decode("ascii")), timeout_s) != bundle:
         raise ServerUnreachable(f"{url} served two different bundles; is the CA being rotated? Try again.")
     return bundle
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ GO_CA_HASHES = {
     "two-roots.pem": "8bc2ebe314608bbf7256118c06ce678363e1df4ae945176166a0c2f35cdfdeb0",
     "unrelated.pem": "8e55737df8950715a0079c3890c709584356095a663df5b303b3f52207148083",
 }
+# Of server-ca.crt of a k3s 1.34.10 server: the hash in the token which that server wrote to server/token.
+K3S_SERVER_CA_HASH = "71554018fa40fcb7a62a6fea46925f7f699d351fda22363bdf9267679cd90c17"
 # Printed by SCrypt.CreateHash("correct-horse") of k3s 1.34 (pkg/authenticator/hash/scrypt.go).
 GO_SCRYPT = (
     "$1:07da2520bf2703af:15:8:1:"
@@ -37,6 +40,13 @@ def test_ca_hash_of_one_certificate_is_over_the_bytes_as_served() -> None:
     served = (BUNDLES / "single.pem").read_bytes()
     assert join.ca_hash(served) == hashlib.sha256(served).digest()
     assert join.ca_hash(served + b"\n") != join.ca_hash(served)
+
+
+def test_the_ca_of_a_real_k3s_with_its_serial_number_0_hashes_without_complaint() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        digest = join.ca_hash((BUNDLES / "k3s-server-ca.pem").read_bytes())
+    assert digest.hex() == K3S_SERVER_CA_HASH
 
 
 @pytest.mark.parametrize(

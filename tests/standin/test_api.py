@@ -154,12 +154,26 @@ def test_a_node_is_cordoned_drained_and_deleted(kube: Client, wait: Wait) -> Non
     assert kube.get(Node, "drained").spec.unschedulable is True
     assert len(list(kube.list(Pod, namespace="*", fields={"spec.nodeName": "drained"}))) == 2
     assert list(kube.list(Pod, namespace="*", fields={"spec.nodeName": "other"})) == []
+    # No kubelet runs there: as with k3s, an eviction only marks the pod, a grace period of 0 ends it.
     kube.create(
         Pod.Eviction(metadata=ObjectMeta(name="work", namespace="default")), "work", namespace="default"
     )
+    assert kube.get(Pod, "work", namespace="default").metadata.deletionTimestamp
+    kube.delete(Pod, "work", namespace="default", grace_period=0)
     assert [p.metadata.name for p in kube.list(Pod, namespace="default")] == ["stays"]
     kube.delete(Node, "drained")
     wait(lambda: not list(kube.list(Pod, namespace="default")))
+
+
+def test_a_living_node_ends_its_evicted_pods(cluster: Any, wait: Wait) -> None:
+    cluster.start_agent("worker-1", cluster.full(cluster.add_token())).ready()
+    kube = cluster.kube()
+    spec = PodSpec(nodeName="worker-1", containers=[Container(name="c")])
+    for name in ("evicted", "stays"):
+        kube.create(Pod(metadata=ObjectMeta(name=name, namespace="default"), spec=spec))
+    eviction = Pod.Eviction(metadata=ObjectMeta(name="evicted", namespace="default"))
+    kube.create(eviction, "evicted", namespace="default")
+    wait(lambda: [p.metadata.name for p in kube.list(Pod, namespace="default")] == ["stays"])
 
 
 def test_server_side_apply_creates_and_then_changes(kube: Client) -> None:
@@ -192,7 +206,7 @@ def test_bearer_tokens_are_asked_about_once_per_cache_time(guarded: Any, webhook
     assert whoami(guarded, "seal_unknown").status_code == 401
     assert [review["spec"]["token"] for review in webhook.asked] == ["seal_known", "seal_unknown"]
     assert {review["apiVersion"] for review in webhook.asked} == {"authentication.k8s.io/v1"}
-    assert {review["path"] for review in webhook.asked} == {"/token-review"}
+    assert {review["path"] for review in webhook.asked} == {"/token-review?timeout=30s"}  # as k3s 1.34 asks
     assert "seal_" not in guarded.server.log.read_text()
 
 
