@@ -45,9 +45,9 @@ async def test_200_workers_with_the_longest_names(network: Network, fleet: Fleet
     assert (await fleet.read())["workers"]["size"] == "200"
 
 
-async def test_an_owner_has_at_most_2000_workers(network: Network, fleet: Fleet) -> None:
-    owner = await network.wallet(3_000 * SUI)
-    for first in range(0, 2_000, 500):
+async def test_an_owner_has_at_most_1000_workers(network: Network, fleet: Fleet) -> None:
+    owner = await network.wallet(2_000 * SUI)
+    for first in range(0, 1_000, 500):
         await fleet.stake_many(owner, [f"w-{first + number}" for number in range(500)], [SUI] * 500)
     with aborts("ETooManyWorkers"):
         await fleet.stake(owner, "one-more")

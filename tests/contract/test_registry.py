@@ -110,10 +110,10 @@ async def test_the_allow_list_is_bounded(make_fleet: Callable[..., Any], admin: 
 
         return build
 
-    await admin.execute(allow(1, 1_000))
+    await admin.execute(allow(1, 500))
     with aborts("EAllowListFull"):
-        await admin.execute(allow(1_001, 1_001))
-    await admin.execute(allow(1_000, 1_000))
+        await admin.execute(allow(501, 501))
+    await admin.execute(allow(500, 500))
 
 
 async def test_a_cap_works_only_for_its_registry(make_fleet: Callable[..., Any], alice: SuiClient) -> None:

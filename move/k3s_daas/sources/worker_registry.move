@@ -41,7 +41,7 @@ const EWindowTooLong: vector<u8> = b"Slash and unbonding windows are at most 30 
 #[error]
 const ESlashShareTooHigh: vector<u8> = b"The slash share is at most 5,000 basis points (50 %)";
 #[error]
-const EAllowListFull: vector<u8> = b"The allow-list holds at most 1,000 owners";
+const EAllowListFull: vector<u8> = b"The allow-list holds at most 500 owners";
 #[error]
 const EOwnerNotAllowed: vector<u8> =
     b"This registry is not open and the sender is not on its list of allowed owners";
@@ -58,7 +58,7 @@ const EInvalidWithdrawalAddress: vector<u8> = b"The withdrawal address must not 
 const EWorkerAlreadyExists: vector<u8> =
     b"The node id is taken: by a registered worker, or for ever by a slashed one";
 #[error]
-const ETooManyWorkers: vector<u8> = b"An owner has at most 2,000 workers in one registry";
+const ETooManyWorkers: vector<u8> = b"An owner has at most 1,000 workers in one registry";
 #[error]
 const EWorkerNotFound: vector<u8> = b"No worker with this node id is registered here";
 #[error]
@@ -101,10 +101,10 @@ const MAX_SLASH_SHARE_BPS: u64 = 5_000;
 const BPS: u64 = 10_000;
 const MAX_NAME_BYTES: u64 = 64;
 const MAX_NODE_ID_BYTES: u64 = 63;
-/// Keeps the registry object, which carries the list, far below the largest object size (250 KB).
-const MAX_ALLOWED_OWNERS: u64 = 1_000;
+/// Keeps the registry object, which carries the list and is written by every transaction, small.
+const MAX_ALLOWED_OWNERS: u64 = 500;
 /// Keeps an owner's list of 63-byte node ids below the largest object size (250 KB).
-const MAX_WORKERS_PER_OWNER: u64 = 2_000;
+const MAX_WORKERS_PER_OWNER: u64 = 1_000;
 const INITIAL_REPUTATION: u64 = 100;
 
 // === Structs ===
