@@ -90,15 +90,17 @@ async def test_it_beats_every_30_s_and_looks_every_10(running, master, chain, cl
     assert await task == Exit.OK
 
 
-async def test_a_slash_ends_the_service_with_64(running, master, chain, clock, until, tmp_path):
+async def test_a_slash_ends_the_service_with_64(running, master, chain, clock, until, tmp_path, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("k3s_daas.systemd.notify", lambda *lines: bool(said.extend(lines)))
     watcher, _, _, task = await running()
     await until(lambda: master.heartbeats and clock.sleepers() == 2)
     chain.set_status(WorkerStatus.SLASHED)
     clock.advance(10)
     request = tmp_path / "state" / "agent-control.json"
     await until(request.exists)
+    assert "STOPPING=1" not in said, "systemd would kill us before root is done"
     confirm(request, Path(watcher.config.confirmation_file))
-    await until(lambda: clock.sleepers() >= 1 or task.done())
     while not task.done():
         clock.advance(0.2)
         await asyncio.sleep(0)

@@ -92,12 +92,13 @@ async def _run(watcher: Watcher, clock: Clock, listening: socket.socket, stop: a
     log.info("watching", node_id=config.node_id, network=config.network, listen=config.listen)
     try:
         done, _ = await asyncio.wait({*loops, http, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        systemd.stopping()
         for task in done - {stopped}:
-            # A loop never ends by itself: this raises Slashed, or what it died of.
+            # A loop never ends by itself: this raises Slashed, or what it died of. Not called stopping yet:
+            # from that word on systemd allows TimeoutStopSec, and root may need longer to stop an agent.
             task.result()
             log.error("a part of the service ended by itself", part=task.get_name())
             return Exit.FAILED
+        systemd.stopping()
         return Exit.OK
     finally:
         server.should_exit = True
