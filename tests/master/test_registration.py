@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import Any
 
 import pytest
@@ -51,6 +52,55 @@ async def test_the_password_is_in_place_before_the_token_exists(bench: Any) -> N
     assert order.index("worker-1.node-password.k3s") < next(
         i for i, name in enumerate(order) if name.startswith("bootstrap-token-")
     )
+
+
+async def test_every_other_name_is_taken_before_a_token_exists(bench: Any) -> None:
+    token = await staked(bench)
+    await staked(bench, "worker-2", owner=bench.owner_b)
+    await staked(bench, "worker-3", status=WorkerStatus.JAILED)
+    bench.chain.slash("worker-3")
+    await bench.catch_up()
+    assert (await bench.register(token, "worker-1")).status_code == 200
+    order = list(bench.kube.secrets)
+    first_token = next(i for i, name in enumerate(order) if name.startswith("bootstrap-token-"))
+    for name in ("worker-1", "worker-2", "worker-3"):
+        assert order.index(f"{name}.node-password.k3s") < first_token
+    assert bench.kube.locked("worker-3")
+    assert not bench.kube.locked("worker-2")
+
+
+@pytest.mark.parametrize(
+    "call", ["node_password", "put_node_password", "create_bootstrap_token", "bootstrap_tokens"]
+)
+async def test_slashed_while_it_registers(bench: Any, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    token = await staked(bench)
+    cluster = bench.state.registrar._cluster
+    original = getattr(cluster, call)
+
+    async def slow(*arguments: Any, **named: Any) -> Any:
+        if not bench.state.index.slashed():
+            bench.chain.slash("worker-1")
+            await bench.catch_up()
+        return await original(*arguments, **named)
+
+    monkeypatch.setattr(cluster, call, slow)
+    assert bench.refusal(await bench.register(token, "worker-1")) == (403, "worker_not_eligible")
+    assert bench.kube.bootstrap_tokens() == []
+    await bench.state.remover.sweep()
+    await bench.state.fleet.reconcile()
+    assert bench.kube.locked("worker-1")
+
+
+async def test_a_full_disk_lets_nobody_in_and_is_said(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = await staked(bench)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(bench.state.store, "advance", full)
+    assert bench.refusal(await bench.register(token, "worker-1")) == (503, "not_ready")
+    assert bench.refusal(await bench.beat(token, "worker-1")) == (503, "not_ready")
+    assert bench.kube.bootstrap_tokens() == []
 
 
 async def test_when_the_password_cannot_be_set_no_token_is_given(bench: Any) -> None:

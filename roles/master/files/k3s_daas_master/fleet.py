@@ -7,7 +7,8 @@ offline, clears bootstrap tokens that are no longer needed, and notices slashed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from k3s_daas.chain import ChainError, MoveAbort, Receipt
@@ -33,8 +34,8 @@ _CA_CHECK_S = 60.0
 _RESEND_S = 15.0
 # Most workers in one status transaction: the names are one argument of at most 16 KB.
 _BATCH = 200
-# After a refused transaction the next one waits, so that a lasting cause isn't tried every 2 s.
 _CHAIN_BACKOFF_S = 10.0
+_REST_S = 0.2
 
 
 class WritesRegistry(Protocol):
@@ -115,7 +116,7 @@ class Fleet:
         self._wake = asyncio.Event()
         self._sent: dict[str, tuple[WorkerStatus, float]] = {}
         self._ca_checked: float | None = None
-        self._pauses: dict[str, float] = {}
+        self._pauses: dict[str, tuple[float, ChainError | None]] = {}
         self.nodes: dict[str, NodeView] = {}
         self.problems: dict[str, str] = {}
         self.status_changes = 0
@@ -130,21 +131,23 @@ class Fleet:
         while True:
             self._wake.clear()
             await self.reconcile()
-            try:
-                await asyncio.wait_for(self._wake.wait(), every_s)
-            except TimeoutError:
-                continue
+            # However often it is woken (a heartbeat of a pending worker does), the cluster gets its rest.
+            rest = min(_REST_S, every_s)
+            await asyncio.sleep(rest)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), every_s - rest)
 
     async def reconcile(self) -> None:
         """One pass. A step that fails is noted in `problems` and doesn't hold up the others."""
         await self._step("ca", self._learn_ca)
         if self._index.loaded:
-            await self._step("node_passwords", self._passwords.reconcile)
+            await self._step("announcement", self._announce)
             if await self._step("nodes", self._look_at_nodes):
                 await self._step("jailed", self._cordon_jailed)
                 await self._step("bootstrap_tokens", self._clear_bootstrap_tokens)
                 await self._step("statuses", self._write_statuses)
-            await self._step("announcement", self._announce)
+            # Last: in a large fleet that is new to us it takes a while.
+            await self._step("node_passwords", self._passwords.reconcile)
         self.passes += 1
 
     async def _step(self, name: str, step: Callable[[], Awaitable[None]]) -> bool:
@@ -241,21 +244,18 @@ class Fleet:
 
     async def _send(self, changes: dict[str, WorkerStatus]) -> None:
         try:
-            receipt = await self._registry.set_statuses(changes)
+            with self._backing_off("statuses", unless=MoveAbort if len(changes) > 1 else ()):
+                receipt = await self._registry.set_statuses(changes)
         except MoveAbort:
             if len(changes) == 1:
-                self._pause("statuses")
                 raise
             # One worker whose status changed meanwhile fails them all; alone it fails alone.
             for node_id, status in changes.items():
                 try:
                     await self._send({node_id: status})
-                except MoveAbort as error:
-                    _log.warning("status refused", node_id=node_id, status=status.value, error=str(error))
+                except MoveAbort as refused:
+                    _log.warning("status refused", node_id=node_id, status=status.value, error=str(refused))
             return
-        except ChainError:
-            self._pause("statuses")
-            raise
         for node_id, status in changes.items():
             self._sent[node_id] = (status, self._clock.monotonic())
             _log.info("status written", node_id=node_id, status=status.value, digest=receipt.digest)
@@ -268,11 +268,10 @@ class Fleet:
         wanted = (self._endpoint, self._api_server, self._ca.hash)
         if (master.endpoint, master.api_server, master.ca_hash) == wanted:
             return
-        try:
+        with self._backing_off("announcement"):
             receipt = await self._registry.announce_master(*wanted)
-        finally:
-            # Also after success: the event is on its way.
-            self._pause("announcement")
+        # Its event is on the way; nothing is to be sent meanwhile.
+        self._pauses["announcement"] = (self._clock.monotonic() + _CHAIN_BACKOFF_S, None)
         _log.info(
             "master announced", endpoint=self._endpoint, ca_hash=self._ca.hash.hex(), digest=receipt.digest
         )
@@ -289,9 +288,26 @@ class Fleet:
         )
 
     def _may_write(self, what: str) -> bool:
+        """Whether to write on-chain now; raises what the last try raised while it isn't time for the next."""
         master = self._index.master
-        appointed = master is not None and master.account == self._address
-        return appointed and self._view.fresh() and self._clock.monotonic() >= self._pauses.get(what, 0.0)
+        if master is None or master.account != self._address or not self._view.fresh():
+            return False
+        until, error = self._pauses.get(what, (0.0, None))
+        if self._clock.monotonic() >= until:
+            return True
+        if error is not None:
+            raise error
+        return False
 
-    def _pause(self, what: str) -> None:
-        self._pauses[what] = self._clock.monotonic() + _CHAIN_BACKOFF_S
+    @contextmanager
+    def _backing_off(
+        self, what: str, unless: type[ChainError] | tuple[type[ChainError], ...] = ()
+    ) -> Iterator[None]:
+        """After a refusal the next try of `what` waits: a lasting cause isn't tried every 2 s."""
+        try:
+            yield
+        except unless:
+            raise
+        except ChainError as error:
+            self._pauses[what] = (self._clock.monotonic() + _CHAIN_BACKOFF_S, error)
+            raise

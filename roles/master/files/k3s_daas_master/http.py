@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
+from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +18,7 @@ from starlette.routing import Route
 
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import InvalidNodeId, check_node_id
-from k3s_daas_master.errors import ApiError
+from k3s_daas_master.errors import ApiError, shown
 from k3s_daas_master.heartbeats import Reported
 from k3s_daas_master.metrics import CONTENT_TYPE
 from k3s_daas_master.state import State
@@ -57,7 +59,7 @@ def api_app(state: State) -> Starlette:
     """The API for workers, operators and probes."""
 
     async def register(request: Request) -> Response:
-        wait = state.limiter.take(request.client.host if request.client else "")
+        wait = state.limiter.take(_source(request))
         if wait:
             raise ApiError(
                 "rate_limited",
@@ -95,9 +97,15 @@ def api_app(state: State) -> Starlette:
     return _app(
         [
             Route(
-                "/api/v1/register-worker", _counted(register, state.metrics.registrations), methods=["POST"]
+                "/api/v1/register-worker",
+                _counted(register, state.metrics.registrations, state),
+                methods=["POST"],
             ),
-            Route("/api/v1/nodes/heartbeat", _counted(heartbeat, state.metrics.heartbeats), methods=["POST"]),
+            Route(
+                "/api/v1/nodes/heartbeat",
+                _counted(heartbeat, state.metrics.heartbeats, state),
+                methods=["POST"],
+            ),
             Route("/api/v1/workers", workers),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -120,11 +128,16 @@ def webhook_app(state: State) -> Starlette:
 def _app(routes: list[Route]) -> Starlette:
     return Starlette(
         routes=routes,
-        exception_handlers={ApiError: _refused, HTTPException: _http_error, Exception: _broken},
+        exception_handlers={
+            ApiError: _refused,
+            HTTPException: _http_error,
+            sqlite3.Error: _state_unwritable,
+            Exception: _broken,
+        },
     )
 
 
-def _counted(handler: Handler, counter: Any) -> Handler:
+def _counted(handler: Handler, counter: Counter, state: State) -> Handler:
     async def counted(request: Request) -> Response:
         outcome = "internal"
         try:
@@ -132,18 +145,24 @@ def _counted(handler: Handler, counter: Any) -> Handler:
             outcome = "ok"
         except ApiError as error:
             outcome = error.code
-            _log.info(
-                "request refused",
-                path=request.url.path,
-                code=error.code,
-                found=error.body()["error"]["found"],
-            )
+            if not state.refusal_log.take(_source(request)):
+                _log.info(
+                    "request refused",
+                    path=request.url.path,
+                    code=error.code,
+                    found=shown(error.found),
+                    source=_source(request),
+                )
             raise
         finally:
             counter.labels(outcome).inc()
         return response
 
     return counted
+
+
+def _source(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _token(request: Request) -> str | None:
@@ -235,6 +254,19 @@ async def _http_error(request: Request, error: Exception) -> Response:
     found = f"{request.method} {request.url.path}"
     refusal = ApiError(code, "There is nothing here by that name and method.", found, "a documented path", "")
     return JSONResponse(refusal.body(), status_code=error.status_code, headers=error.headers)
+
+
+async def _state_unwritable(request: Request, error: Exception) -> Response:
+    # What can't be remembered isn't accepted: a timestamp that is forgotten could be replayed.
+    _log.error("state can't be written", path=request.url.path, error=str(error))
+    refusal = ApiError(
+        "not_ready",
+        "The master can't write its state.",
+        "a state file that can't be written",
+        "free space in its state directory",
+        "Try again later; check the disk of the master.",
+    )
+    return await _refused(request, refusal)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -76,10 +76,20 @@ class NodePasswordKeeper:
         # node id → (hash as found in the cluster, fingerprint of the password that it was verified with)
         self._verified: dict[str, tuple[str, bytes]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        # scrypt takes 32 MiB and a core's time for each.
+        self._hashing = asyncio.Semaphore(2)
+        # Names whose Secret is known to be there, from the last look at all of them.
+        self._covered: set[str] = set()
 
-    async def ensure(self, worker: WorkerView, generation: int) -> str:
-        """Have the worker's Secret in place for `generation` and return the password. Raises ClusterError."""
+    async def ensure(self, worker: WorkerView, generation: int) -> str | None:
+        """Have the worker's Secret in place for `generation` and return the password. Raises ClusterError.
+
+        None when the worker was slashed or left in the meantime: its name stays locked.
+        """
         async with self._lock(worker.node_id):
+            now = self._index.workers.get(worker.node_id)
+            if now is None or now.status is WorkerStatus.SLASHED:
+                return None
             self._store.set_registration(
                 worker.node_id, Registration(worker.owner, worker.registered_at_ms, generation)
             )
@@ -94,31 +104,49 @@ class NodePasswordKeeper:
             if found is None or not found.locked or not found.hash:
                 await self._put_random(node_id)
 
+    async def cover(self) -> None:
+        """Have a Secret in place for every registered name; nothing to do, usually. Raises ClusterError.
+
+        Comes before every bootstrap token: its holder could take any name that is still free.
+        """
+        missing = [w for w in self._index.workers.values() if w.node_id not in self._covered]
+        await asyncio.gather(*(self._cover_one(worker) for worker in missing))
+
+    async def _cover_one(self, worker: WorkerView) -> None:
+        async with self._lock(worker.node_id):
+            if worker.node_id not in self._covered:
+                await self._settle(worker.node_id, await self._cluster.node_password(worker.node_id))
+
     async def reconcile(self) -> None:
         """One pass over every name: workers have theirs; those of the slashed and the gone are locked.
 
         Names that were never registered here are left alone: k3s' own node may hold one.
         """
         found = await self._cluster.node_passwords()
-        for worker in list(self._index.workers.values()):
-            current = found.get(worker.node_id)
-            async with self._lock(worker.node_id):
-                if worker.status is WorkerStatus.SLASHED:
-                    if current is None or not current.locked:
-                        await self._put_random(worker.node_id)
-                    continue
-                generation = self._generation(worker)
-                if generation is None:
-                    # Staked without a token: nobody can register, and nobody else may take the name.
-                    if current is None:
-                        await self._put_random(worker.node_id)
-                    continue
-                await self._have(worker.node_id, derive(self._key, worker, generation), current)
+        self._covered = set(found)
+        await self.cover()
         for node_id, current in found.items():
-            if node_id not in self._index.workers and current.ours and not current.locked:
+            async with self._lock(node_id):
+                await self._settle(node_id, current)
+
+    async def _settle(self, node_id: str, current: NodePassword | None) -> None:
+        """Have the Secret that this name should have, going by the index now; `current` is what there is."""
+        worker = self._index.workers.get(node_id)
+        if worker is None:
+            if current is not None and current.ours and not current.locked:
                 # Its worker has left the registry.
-                async with self._lock(node_id):
-                    await self._put_random(node_id)
+                await self._put_random(node_id)
+            return
+        generation = self._generation(worker)
+        if worker.status is WorkerStatus.SLASHED:
+            if current is None or not current.locked:
+                await self._put_random(node_id)
+        elif generation is not None:
+            await self._have(node_id, derive(self._key, worker, generation), current)
+        elif current is None:
+            # Staked without a token: nobody can register, and nobody else may take the name.
+            await self._put_random(node_id)
+        self._covered.add(node_id)
 
     def _generation(self, worker: WorkerView) -> int | None:
         """The generation the worker last registered with, else that of its token, None without either.
@@ -140,22 +168,27 @@ class NodePasswordKeeper:
             if self._verified.get(node_id) == (current.hash, fingerprint):
                 return
             try:
-                matches = await asyncio.to_thread(verify_node_password, current.hash, password)
+                async with self._hashing:
+                    matches = await asyncio.to_thread(verify_node_password, current.hash, password)
             except InvalidPasswordHash:
                 matches = False
             if matches:
                 self._verified[node_id] = (current.hash, fingerprint)
                 return
             _log.warning("node password replaced", node_id=node_id, reason="it isn't the registered worker's")
-        fresh = await asyncio.to_thread(node_password_hash, password)
+        fresh = await self._hash(password)
         await self._cluster.put_node_password(node_id, fresh)
         self._verified[node_id] = (fresh, fingerprint)
 
     async def _put_random(self, node_id: str) -> None:
-        fresh = await asyncio.to_thread(node_password_hash, secrets.token_hex(32))
+        fresh = await self._hash(secrets.token_hex(32))
         await self._cluster.put_node_password(node_id, fresh, locked=True)
         self._verified.pop(node_id, None)
         _log.info("node name locked", node_id=node_id)
+
+    async def _hash(self, password: str) -> str:
+        async with self._hashing:
+            return await asyncio.to_thread(node_password_hash, password)
 
     def _lock(self, node_id: str) -> asyncio.Lock:
         return self._locks.setdefault(node_id, asyncio.Lock())

@@ -13,7 +13,7 @@ from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError
 from k3s_daas_master.errors import ApiError
 from k3s_daas_master.freshness import STALE_MS, ChainView
-from k3s_daas_master.index import TokenIndex
+from k3s_daas_master.index import TokenIndex, WorkerView
 from k3s_daas_master.nodepasswords import NodePasswordKeeper
 from k3s_daas_master.store import Store
 
@@ -81,24 +81,21 @@ class Registrar:
             expires_ms = now + self._bootstrap_ttl_ms
             token_id, secret = bootstrap_token()
             try:
-                # First the password, then the token: in between nobody can take the name.
+                # First the passwords, everybody's, then the token: its holder finds no name free.
+                await self._passwords.cover()
                 password = await self._passwords.ensure(worker, token.generation)
+                if password is None:
+                    raise _status_changed()
                 await self._cluster.create_bootstrap_token(node_id, token_id, secret, now, expires_ms)
                 for older in await self._cluster.bootstrap_tokens():
                     if older.node_id == node_id and older.token_id != token_id:
                         await self._cluster.delete_bootstrap_token(older.token_id)
+                if not self._still_eligible(worker):
+                    await self._cluster.delete_bootstrap_token(token_id)
+                    raise _status_changed()
             except ClusterError as error:
                 _log.error("registration failed", node_id=node_id, error=str(error))
                 raise _cluster_unavailable() from None
-            if worker_of(self._index, header, node_id)[1].status not in _ELIGIBLE:
-                # Slashed or jailed while we spoke with the cluster; its removal deletes the bootstrap token.
-                raise ApiError(
-                    "worker_not_eligible",
-                    "The worker's status changed while it registered.",
-                    "a worker that may no longer join",
-                    "pending, active, busy or offline",
-                    "Look at the worker's status on-chain.",
-                )
         _log.info("worker registered", node_id=node_id, owner=worker.owner, generation=token.generation)
         return {
             "node_id": node_id,
@@ -108,6 +105,15 @@ class Registrar:
             "node_password": password,
             "ca_pem": self._ca.pem.decode("ascii"),
         }
+
+    def _still_eligible(self, worker: WorkerView) -> bool:
+        """Events go on coming in while we wait for the cluster."""
+        now = self._index.workers.get(worker.node_id)
+        same = now is not None and (now.owner, now.registered_at_ms) == (
+            worker.owner,
+            worker.registered_at_ms,
+        )
+        return same and now is not None and now.status in _ELIGIBLE
 
     def _check_ready(self) -> None:
         if not self._index.loaded or not self._view.fresh():
@@ -121,6 +127,16 @@ class Registrar:
             )
         if not self._ca.hash:
             raise _cluster_unavailable()
+
+
+def _status_changed() -> ApiError:
+    return ApiError(
+        "worker_not_eligible",
+        "The worker's status changed while it registered.",
+        "a worker that may no longer join",
+        "pending, active, busy or offline",
+        "Look at the worker's status on-chain.",
+    )
 
 
 def _cluster_unavailable() -> ApiError:

@@ -42,6 +42,8 @@ _log = get_logger("k3s_daas_master.service")
 _DRAIN_S = 2
 # Heartbeats come every 30 s; a connection kept a little longer spares each its TLS handshake.
 _KEEP_ALIVE_S = 45
+# How many refusals of one address are logged: a flood must not fill the journal.
+_REFUSALS_BURST, _REFUSALS_PER_S = 20, 1.0
 # A pass over the fleet that takes longer than this is stuck.
 _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
@@ -129,6 +131,7 @@ def assemble(
         heartbeats=heartbeats,
         reviewer=TokenReviewer(index, view),
         limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
+        refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
         metrics=Metrics(),
     )
     state.metrics.watch(state)

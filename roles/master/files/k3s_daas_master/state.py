@@ -35,6 +35,7 @@ class State:
     heartbeats: Heartbeats
     reviewer: TokenReviewer
     limiter: RateLimiter
+    refusal_log: RateLimiter
     metrics: Metrics
 
     def not_ready(self) -> list[str]:
