@@ -118,7 +118,7 @@ async def test_started_on_a_slashed_worker_it_stops_the_agent_and_exits_64(
         chain.set_status(WorkerStatus.SLASHED)
     else:
         (tmp_path / "state").mkdir(mode=0o700)
-        (tmp_path / "state" / "slashed").write_text("{}")
+        (tmp_path / "state" / "slashed").write_text('{"node_id": "worker-1", "seen_at_ms": 1}')
         chain.error = ChainUnreachable({})
     watcher, _, _, task = await running()
     request = tmp_path / "state" / "agent-control.json"

@@ -96,3 +96,11 @@ def test_a_symlink_is_replaced_and_not_followed(tmp_path):
     write_atomic(link, b"secret")
     assert target.read_text() == "mine"
     assert not link.is_symlink()
+
+
+def test_a_slash_is_remembered_for_its_own_node_id_alone(tmp_path):
+    StateStore(tmp_path, "worker-1").mark_slashed(1)
+    assert StateStore(tmp_path, "worker-1").slashed
+    assert not StateStore(tmp_path, "worker-2").slashed
+    (tmp_path / "slashed").write_text("half a wo")
+    assert StateStore(tmp_path, "worker-1").slashed

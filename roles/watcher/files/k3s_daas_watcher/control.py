@@ -40,7 +40,7 @@ class Request(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    version: Annotated[Literal[1], Field(alias="schema")] = 1
+    version: Annotated[Literal[1], Field(alias="schema")]
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     action: Literal["stop", "restart"]
     reason: Literal["slashed", "agent_unhealthy"]
@@ -53,7 +53,7 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    version: Annotated[Literal[1], Field(alias="schema")] = 1
+    version: Annotated[Literal[1], Field(alias="schema")]
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     action: Literal["stop", "restart"]
     result: Literal["done", "failed"]
@@ -77,12 +77,15 @@ class Control:
         now_ms: int,
     ) -> str:
         """Write a request (it replaces one not yet taken); returns its id. Raises OSError."""
-        request = Request(
-            id=secrets.token_hex(16),
-            action=action,
-            reason=reason,
-            node_id=self._node_id,
-            requested_at_ms=now_ms,
+        request = Request.model_validate(
+            {
+                "schema": 1,
+                "id": secrets.token_hex(16),
+                "action": action,
+                "reason": reason,
+                "node_id": self._node_id,
+                "requested_at_ms": now_ms,
+            }
         )
         write_atomic(self._request_path, request.model_dump_json(by_alias=True).encode() + b"\n")
         return request.id

@@ -34,6 +34,15 @@ class KnownMaster(BaseModel):
     ca_pem: str
 
 
+class Slashed(BaseModel):
+    """That this host saw this worker slashed; time in ms since the epoch."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    node_id: str
+    seen_at_ms: int
+
+
 class State(BaseModel):
     """Times in ms since the epoch; None for "never"."""
 
@@ -93,10 +102,17 @@ class StateStore:
 
     @property
     def slashed(self) -> bool:
-        """Whether this worker was once seen slashed by this host."""
-        return self._slashed.exists()
+        """Whether this host saw this very worker slashed. One under another node id may start anew."""
+        try:
+            seen = Slashed.model_validate_json(self._slashed.read_bytes()[:_MAX_BYTES])
+        except FileNotFoundError:
+            return False
+        except (OSError, ValidationError):
+            # Whoever wrote it meant a slash; stopping is the safe side of a mistake.
+            return True
+        return seen.node_id == self.state.node_id
 
     def mark_slashed(self, now_ms: int) -> None:
         """Remember it for ever: a slash is final. Raises OSError."""
-        text = f'{{"node_id": "{self.state.node_id}", "seen_at_ms": {now_ms}}}\n'
-        write_atomic(self._slashed, text.encode())
+        seen = Slashed(node_id=self.state.node_id, seen_at_ms=now_ms)
+        write_atomic(self._slashed, seen.model_dump_json().encode() + b"\n")
