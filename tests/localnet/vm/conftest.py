@@ -191,6 +191,11 @@ def assembler() -> Assembler:
 
 
 @pytest.fixture(scope="session")
+def make_assembler() -> type[Assembler]:
+    return Assembler
+
+
+@pytest.fixture(scope="session")
 def module_id() -> Callable[[str, str], ModuleId]:
     """`module_id("0x1", "vector")`"""
     from k3s_daas_localnet.vm import parse_address

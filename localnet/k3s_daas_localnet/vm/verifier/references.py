@@ -200,7 +200,7 @@ class _Analysis:
                 mutable = opcode == op.VEC_MUT_BORROW
                 self._drop(1)
                 node = self._reference()
-                if mutable and not self._writable(node):
+                if not (self._writable(node) if mutable else self._readable(node)):
                     raise self._fail("VEC_BORROW_ELEMENT_EXISTS_MUTABLE_BORROW_ERROR")
                 made = state.new(mutable)
                 graph.borrow_weakly(node, made)
