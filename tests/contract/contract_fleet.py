@@ -118,7 +118,7 @@ class Fleet:
     async def stake(self, wallet: SuiClient, node_id: str, mist: int = SUI, to: str | None = None) -> Receipt:
         def args(tx: Transaction) -> list[Arg]:
             (payment,) = tx.split([mist])
-            return [payment, tx.string(node_id), tx.address(to or wallet.require_address()), _clock(tx)]
+            return [payment, tx.string(node_id), tx.address(to or wallet.require_address()), clock(tx)]
 
         return await self.call(wallet, "worker_registry::stake_and_register_worker", args)
 
@@ -133,18 +133,18 @@ class Fleet:
         def args(tx: Transaction) -> list[Arg]:
             (payment,) = tx.split([sum(amounts) if paid is None else paid])
             to_ = tx.address(to or wallet.require_address())
-            return [payment, tx.strings(node_ids), tx.u64s(amounts), to_, _clock(tx)]
+            return [payment, tx.strings(node_ids), tx.u64s(amounts), to_, clock(tx)]
 
         return await self.call(wallet, "worker_registry::stake_and_register_workers", args)
 
     async def unstake(self, wallet: SuiClient, node_id: str) -> Receipt:
         return await self.call(
-            wallet, "worker_registry::request_unstake", lambda tx: [tx.string(node_id), _clock(tx)]
+            wallet, "worker_registry::request_unstake", lambda tx: [tx.string(node_id), clock(tx)]
         )
 
     async def withdraw(self, wallet: SuiClient, node_id: str) -> Receipt:
         return await self.call(
-            wallet, "worker_registry::withdraw", lambda tx: [tx.string(node_id), _clock(tx)]
+            wallet, "worker_registry::withdraw", lambda tx: [tx.string(node_id), clock(tx)]
         )
 
     async def set_statuses(
@@ -153,7 +153,7 @@ class Fleet:
         return await self.call(
             wallet,
             "worker_registry::set_worker_statuses",
-            lambda tx: [tx.object(cap), tx.strings(node_ids), tx.strings(statuses), _clock(tx)],
+            lambda tx: [tx.object(cap), tx.strings(node_ids), tx.strings(statuses), clock(tx)],
         )
 
     async def allow(self, owner: str, cap: str | None = None) -> Receipt:
@@ -198,7 +198,7 @@ class Fleet:
         def args(tx: Transaction) -> list[Arg]:
             name = [] if node_id is None else [tx.string(node_id)]
             until = self.now_ms + 90 * DAY_MS if expires is None else expires
-            return [*name, tx.data(commitment), tx.u64(until), _clock(tx)]
+            return [*name, tx.data(commitment), tx.u64(until), clock(tx)]
 
         return await self.call(wallet, f"k8s_gateway::{function}", args)
 
@@ -216,7 +216,7 @@ class Fleet:
                 tx.strings(node_ids),
                 tx.byte_vectors(commitments),
                 tx.u64s(expires_at_ms),
-                _clock(tx),
+                clock(tx),
             ],
         )
 
@@ -244,7 +244,7 @@ class Fleet:
                 tx.string(endpoint),
                 tx.string(api_server),
                 tx.data(ca_hash),
-                _clock(tx),
+                clock(tx),
             ],
         )
 
@@ -255,7 +255,7 @@ class Fleet:
         receipt = await self.call(
             self.admin,
             "nautilus::appoint_master",
-            lambda tx: [tx.object(cap or self.operator_cap), tx.address(account), _clock(tx)],
+            lambda tx: [tx.object(cap or self.operator_cap), tx.address(account), clock(tx)],
         )
         return receipt.created_of("::worker_registry::MasterCap")[0]
 
@@ -275,7 +275,7 @@ class Fleet:
                 tx.string(node_id),
                 tx.u8(reason),
                 tx.data(evidence),
-                _clock(tx),
+                clock(tx),
             ],
         )
 
@@ -283,14 +283,15 @@ class Fleet:
         return await self.call(
             self.admin,
             "slashing::cancel_slash",
-            lambda tx: [tx.object(cap or self.arbiter_cap), tx.string(node_id), _clock(tx)],
+            lambda tx: [tx.object(cap or self.arbiter_cap), tx.string(node_id), clock(tx)],
         )
 
     async def execute(self, wallet: SuiClient, node_id: str) -> Receipt:
-        return await self.call(wallet, "slashing::execute_slash", lambda tx: [tx.string(node_id), _clock(tx)])
+        return await self.call(wallet, "slashing::execute_slash", lambda tx: [tx.string(node_id), clock(tx)])
 
 
-def _clock(tx: Transaction) -> Arg:
+def clock(tx: Transaction) -> Arg:
+    """The Clock, 0x6."""
     return tx.object("0x6", mutable=False)
 
 

@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from contract_fleet import DAY_MS, SUI, Fleet, Network, Terms, aborts, create_fleet, digest, only, owned
+from contract_fleet import (
+    DAY_MS,
+    SUI,
+    Fleet,
+    Network,
+    Terms,
+    aborts,
+    clock,
+    create_fleet,
+    digest,
+    only,
+    owned,
+)
 
 from k3s_daas.chain import SuiClient, Transaction, TransactionFailed
 
@@ -147,9 +159,19 @@ async def test_a_cap_works_only_for_its_registry(make_fleet: Callable[..., Any],
 
 async def test_a_cap_works_only_for_its_holder(fleet: Fleet, alice: SuiClient) -> None:
     await fleet.stake(alice, "w-1")
+    for function, cap, more in (
+        ("worker_registry::allow_owner", fleet.admin_cap, lambda tx: [tx.address(COLD)]),
+        ("worker_registry::disallow_owner", fleet.admin_cap, lambda tx: [tx.address(COLD)]),
+        ("worker_registry::migrate", fleet.admin_cap, lambda tx: []),
+        ("nautilus::appoint_master", fleet.operator_cap, lambda tx: [tx.address(COLD), clock(tx)]),
+        ("slashing::cancel_slash", fleet.arbiter_cap, lambda tx: [tx.string("w-1"), clock(tx)]),
+    ):
+        with pytest.raises(TransactionFailed):
+            await fleet.call(alice, function, lambda tx, cap=cap, more=more: [tx.object(cap), *more(tx)])
     with pytest.raises(TransactionFailed):
         await fleet.propose("w-1", wallet=alice)
     assert await fleet.status("w-1") == "Pending"
+    assert (await fleet.read())["master"] is None
 
     async def hand_over(tx: Transaction) -> None:
         tx.transfer([tx.object(fleet.slasher_cap)], alice.require_address())
