@@ -82,7 +82,7 @@ def test_what_the_real_vm_refuses_is_refused(
     """One changed byte in a good module: whatever the real VM does not load, we do not accept."""
     rng = random.Random(100 + seed)  # noqa: S311 - reproducible inputs, nothing secret
     accepted = refused = 0
-    for _ in range(150):
+    for _ in range(100):
         raw = bytearray(relocate(rng.choice(_MOVABLE).raw, _PACKAGE))
         at = rng.randrange(len(raw) // 3, len(raw))
         raw[at] = rng.choice([raw[at] ^ (1 << rng.randrange(8)), rng.randrange(256)])
@@ -97,8 +97,8 @@ def test_what_the_real_vm_refuses_is_refused(
             f"the real VM refuses {module.name} with byte {at} set to {raw[at]:#x}, we do not"
         )
         accepted += 1
-    assert accepted > 5
-    assert refused > 30
+    assert accepted > 3
+    assert refused > 20
 
 
 def test_relocation_moves_only_the_own_address() -> None:
