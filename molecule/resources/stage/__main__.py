@@ -2,10 +2,12 @@
 
     python molecule/resources/stage --name demo [--subnet 10.123.1.0/24] up
     python molecule/resources/stage --name demo down
+    python molecule/resources/stage --name demo logs
 
 `up` makes three hosts (master, worker-1, worker-2), a Sui localnet on their bridge, and a wallet that has
 SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json, where the inventory reads it. It leaves
 a whole stage alone, and makes one that a killed run left half anew. `down` removes everything, twice is fine.
+`logs` keeps the hosts' journals in .state/logs/NAME.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ def main() -> int:
         default=os.environ.get("SUBNET") or DEFAULT_SUBNET,
         help=f"address range of its hosts; also by the environment variable SUBNET ({DEFAULT_SUBNET})",
     )
-    parser.add_argument("command", choices=["up", "down"])
+    parser.add_argument("command", choices=["up", "down", "logs"])
     arguments = parser.parse_args()
     stage = Stage(arguments.name, arguments.subnet)
     try:
-        stage.up() if arguments.command == "up" else stage.down()
+        {"up": stage.up, "down": stage.down, "logs": stage.logs}[arguments.command]()
     except (StageError, HostsError) as error:
         print(f"stage: {error}", file=sys.stderr)
         return 1

@@ -98,6 +98,17 @@ class Stage:
         self.testhosts("down")
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def logs(self) -> None:
+        """Keep the hosts' journals and the chain's log in .state/logs/NAME."""
+        if not self.description.exists():
+            return
+        bundle = STATE / "logs" / self.name
+        shutil.rmtree(bundle, ignore_errors=True)
+        bundle.mkdir(parents=True)
+        self.testhosts("logs", str(bundle))
+        shutil.copy(self.folder / "localnet.log", bundle)
+        say(f"logs: {bundle}")
+
     def testhosts(self, *arguments: str) -> None:
         command = [
             sys.executable, str(PROJECT / "molecule/resources/testhosts"),

@@ -1,0 +1,30 @@
+"""Every scenario in molecule/, whole: real hosts, the real playbook."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+SCENARIOS = sorted(path.parent.name for path in (PROJECT / "molecule").glob("*/molecule.yml"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_scenario(scenario: str) -> None:
+    if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
+        pytest.skip("test hosts need root and systemd-nspawn: run `make setup` as root")
+    done = subprocess.run(
+        ["molecule", "test", "--scenario-name", scenario],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1200,
+    )
+    report = PROJECT / ".state/logs" / f"molecule-{scenario}.log"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(done.stdout)
+    tail = "\n".join(done.stdout.splitlines()[-80:])
+    assert done.returncode == 0, f"{tail}\n(all of it: {report}; the hosts' journals are beside it)"
