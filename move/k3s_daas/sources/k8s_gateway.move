@@ -10,6 +10,12 @@ use std::string::String;
 use sui::clock::Clock;
 use sui::event;
 
+use fun assert_may_hold_token as Registry.assert_may_hold_token;
+use fun assert_owner as Registry.assert_owner;
+use fun create_worker_seal_token as Registry.create_worker_seal_token;
+use fun emit_created as Registry.emit_created;
+use fun emit_revoked as Registry.emit_revoked;
+
 // === Errors ===
 
 #[error]
@@ -192,12 +198,6 @@ public fun owner_seal_token(registry: &Registry, owner: address): Option<SealTok
 }
 
 // === Private ===
-
-use fun assert_may_hold_token as Registry.assert_may_hold_token;
-use fun assert_owner as Registry.assert_owner;
-use fun create_worker_seal_token as Registry.create_worker_seal_token;
-use fun emit_created as Registry.emit_created;
-use fun emit_revoked as Registry.emit_revoked;
 
 fun assert_may_hold_token(registry: &Registry, node_id: String, ctx: &TxContext) {
     registry.assert_version();
