@@ -14,7 +14,9 @@ import httpx
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-NAME = "tstage"
+# One stage for each process that pytest-xdist runs.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+NAME = f"tstage{WORKER}"
 STATE = PROJECT / ".state" / NAME
 STAGE = PROJECT / "molecule/resources/stage"
 sys.path.insert(0, str(PROJECT / "molecule/resources"))
@@ -31,11 +33,11 @@ def stage(command: str) -> None:
     subprocess.run(
         [
             sys.executable,
-            PROJECT / "molecule/resources/stage",
+            STAGE,
             "--name",
             NAME,
             "--subnet",
-            str(SUBNET),
+            f"10.123.{10 + int(WORKER)}.0/24",
             command,
         ],
         check=True,
