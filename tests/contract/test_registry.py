@@ -457,7 +457,13 @@ async def test_the_master_sets_statuses(fleet: Fleet, alice: SuiClient, bob: Sui
     ]
     for node_id, status in (("a", "busy"), ("b", "active"), ("c", "active")):
         await fleet.set_statuses(bob, cap, [node_id], [status])
-    assert [await fleet.status(name) for name in "abc"] == ["Busy", "Active", "Active"]
+    fleet.advance(60_000)
+    changed = only(await fleet.set_statuses(bob, cap, ["c"], ["offline"]), "WorkerStatusChangedEvent")
+    worker = await fleet.worker("c")
+    assert worker is not None
+    assert worker["status_changed_at_ms"] == changed["timestamp_ms"]
+    assert int(changed["timestamp_ms"]) >= int(worker["registered_at_ms"]) + 60_000
+    assert [await fleet.status(name) for name in "abc"] == ["Busy", "Active", "Offline"]
 
 
 async def test_a_status_that_is_there_makes_no_event(fleet: Fleet, alice: SuiClient) -> None:

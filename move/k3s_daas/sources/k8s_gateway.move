@@ -1,7 +1,7 @@
 /// What the cluster's gate needs from the chain: who may hold which seal token, and where the master is.
 ///
 /// Two scopes: *worker* (registration and heartbeats of one node) and *owner* (kubectl). Only commitments
-/// come here, never secrets. Times are in milliseconds of `sui::clock::Clock`; a token lives at most 365 days.
+/// come here, never secrets. Times are in milliseconds of `sui::clock::Clock`.
 module k3s_daas::k8s_gateway;
 
 use k3s_daas::seal_token::{Self, SealToken};
@@ -184,7 +184,13 @@ public fun announce_master(
     assert!(is_endpoint(endpoint.as_bytes()) && is_endpoint(api_server.as_bytes()), EInvalidEndpoint);
     assert!(ca_hash.length() == HASH_BYTES, EInvalidCaHash);
     let epoch = registry.set_master_endpoint(endpoint, api_server, ca_hash, clock.timestamp_ms());
-    event::emit(MasterAnnouncedEvent { registry: object::id(registry), epoch, endpoint, api_server, ca_hash });
+    event::emit(MasterAnnouncedEvent {
+        registry: object::id(registry),
+        epoch,
+        endpoint,
+        api_server,
+        ca_hash,
+    });
 }
 
 // === Getters ===
@@ -211,7 +217,13 @@ fun assert_owner(registry: &Registry, ctx: &TxContext) {
     assert!(!registry.owner_workers(ctx.sender()).is_empty(), ENotAnOwner);
 }
 
-fun emit_created(registry: &Registry, scope: vector<u8>, node_id: String, token: &SealToken, ctx: &TxContext) {
+fun emit_created(
+    registry: &Registry,
+    scope: vector<u8>,
+    node_id: String,
+    token: &SealToken,
+    ctx: &TxContext,
+) {
     event::emit(SealTokenCreatedEvent {
         registry: object::id(registry),
         scope: scope.to_string(),
@@ -243,12 +255,15 @@ fun is_endpoint(bytes: &vector<u8>): bool {
         let byte = bytes[i];
         if (i < https.length()) {
             if (byte != https[i]) return false
-        } else {
-            let alphanumeric = (byte >= 97 && byte <= 122) || (byte >= 65 && byte <= 90) || (byte >= 48 && byte <= 57);
-            // - . : [ ]
-            if (!alphanumeric && byte != 45 && byte != 46 && byte != 58 && byte != 91 && byte != 93) return false
-        };
+        } else if (!is_host_byte(byte)) return false;
         i = i + 1;
     };
     true
+}
+
+/// A-Z, a-z, 0-9 and - . : [ ]
+fun is_host_byte(byte: u8): bool {
+    let alphanumeric =
+        (byte >= 97 && byte <= 122) || (byte >= 65 && byte <= 90) || (byte >= 48 && byte <= 57);
+    alphanumeric || byte == 45 || byte == 46 || byte == 58 || byte == 91 || byte == 93
 }

@@ -14,7 +14,7 @@ use sui::event;
 
 #[error]
 const EUnknownReason: vector<u8> =
-    b"A reason is 1 (conflicting heartbeats), 2 (refused drain), 3 (proven wrong result) or 4 (operator decision)";
+    b"A reason is 1 conflicting heartbeats, 2 refused drain, 3 proven wrong result or 4 operator decision";
 #[error]
 const EInvalidEvidence: vector<u8> = b"The evidence hash is a SHA-256: 32 bytes";
 #[error]
@@ -22,7 +22,8 @@ const EProposalPending: vector<u8> = b"A slash of this worker is proposed alread
 #[error]
 const EWorkerSlashed: vector<u8> = b"The worker is slashed already";
 #[error]
-const EUnbondingOver: vector<u8> = b"The worker's unbonding window is over: its stake can't be slashed any more";
+const EUnbondingOver: vector<u8> =
+    b"The worker's unbonding window is over: its stake can't be slashed any more";
 #[error]
 const ENoProposal: vector<u8> = b"No slash of this worker is proposed";
 #[error]

@@ -9,8 +9,8 @@
 /// - A stake leaves only by `withdraw`, to the address fixed at staking, or as a slash share to the treasury.
 /// - The terms (minimum, windows, slash share) are copied into the worker when it stakes.
 ///
-/// Loops here are plain: the standard library's macros are expanded from its source, which the offline compiler
-/// does not have, and so both compilers make the same bytecode.
+/// Loops are plain: the standard library's macros are expanded from its source, which the offline compiler
+/// does not have.
 module k3s_daas::worker_registry;
 
 use k3s_daas::seal_token;
@@ -27,7 +27,7 @@ use sui::vec_set::{Self, VecSet};
 
 #[error]
 const EWrongVersion: vector<u8> =
-    b"The registry belongs to another version of this package: call the newest package, or migrate the registry";
+    b"The registry has another version than this package: call the newest package, or migrate the registry";
 #[error]
 const ENotUpgrade: vector<u8> = b"The registry is already at this package's version";
 #[error]
