@@ -46,7 +46,6 @@ EXAMPLES = r"""
   seal_commitment:
     node_id: "{{ inventory_hostname }}"
   register: worker_seal
-
 - name: Stake for all workers in one transaction
   sui_stake:
     workers: "{{ ansible_play_hosts | map('extract', hostvars, 'worker_seal') | list }}"
@@ -57,7 +56,6 @@ EXAMPLES = r"""
     registry_id: "{{ registry_id }}"
   delegate_to: localhost
   run_once: true
-
 - name: Remove the secret of a worker that left
   seal_commitment:
     node_id: "{{ inventory_hostname }}"
@@ -95,7 +93,7 @@ _FIX = "Remove it to have a new secret made; a worker that is staked then needs 
 
 
 class Refused(Exception):
-    """Something is there that is no seal token of ours; the message never holds its content."""
+    """Found something else than a seal token of ours; the message never holds its content."""
 
 
 def encode(data):
@@ -124,8 +122,8 @@ def read_token(path):
             f"Seal token file {path} can't be opened ({error.strerror}), wanted a regular file with "
             "mode 0600. Remove what is there."
         ) from None
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise Refused(f"Seal token {path} is no regular file, wanted one with mode 0600. Remove it.")
         mode = stat.S_IMODE(status.st_mode)
@@ -139,7 +137,9 @@ def read_token(path):
                 f"Seal token file {path} belongs to user {status.st_uid}, wanted {os.geteuid()}: its "
                 f"owner knows the secret. {_FIX}"
             )
-        content = file.read(4096)
+        content = os.read(fd, 4096)
+    finally:
+        os.close(fd)
     token = parse_token(content)
     if token is None:
         raise Refused(

@@ -138,6 +138,7 @@ from ansible.module_utils.k3s_daas_chain import (
 )
 
 try:
+    from k3s_daas.chain import MoveAbort
     from k3s_daas.registry import Deployment, Registry, check_node_id
     from k3s_daas.registry.events import WorkerSlashed, parse_event
 except ImportError:
@@ -152,9 +153,14 @@ async def step(registry, worker, module, evidence_hash):
     if worker.status.value == "slashed" or (jailed and wanted == "jailed"):
         return worker.status.value, None
     if jailed:
-        if await registry.clock_ms() < worker.proposal.executable_at_ms:
+        build = registry.executing(worker.node_id)
+        try:
+            await registry.chain.simulate(build)  # the contract knows best whether the window is over
+        except MoveAbort as error:
+            if error.name != "ESlashWindowOpen":
+                raise
             return "jailed", None
-        return "slashed", registry.executing(worker.node_id)
+        return "slashed", build
     now = wanted == "slashed" and worker.slash_window_ms == 0
     reason = REASONS[module.params["reason"]]
     build = await registry.proposing(worker.node_id, reason, evidence_hash, execute=now)

@@ -1,0 +1,627 @@
+"""The chain modules against a real network: what they do, what they refuse, and that twice is as once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from k3s_daas.chain import Key
+from k3s_daas.registry import Registry
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+SUI = 1_000_000_000
+PLANNED = "published by this run"
+
+
+def commitment(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def worker(node_id: str, **more: Any) -> dict[str, Any]:
+    # As seal_commitment registers it: with more keys than we ask for.
+    return {"node_id": node_id, "commitment": commitment(node_id), "changed": True, "path": "/x", **more}
+
+
+@dataclass
+class Operator:
+    """A wallet with its key file, and modules run with it."""
+
+    run: Callable[..., Awaitable[dict[str, Any]]]
+    chain: Any
+    key_file: Path
+    url: str
+    ids: dict[str, str] = field(default_factory=dict)
+
+    async def __call__(self, module: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        usual = {"network": "localnet", "endpoints": [self.url], **self.ids}
+        if module != "sui_registry_info":
+            usual["key_file"] = str(self.key_file)
+        return await self.run(module, check, **usual | arguments)
+
+    async def sent(self) -> int:
+        """Grows with every transaction of this wallet."""
+        coins = [
+            c async for c in self.chain.owned_objects(self.chain.address, "0x2::coin::Coin<0x2::sui::SUI>")
+        ]
+        return max((coin.version for coin in coins), default=0)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_operator(arun: Any, live_net: Any, tmp_path: Path) -> Callable[..., Awaitable[Operator]]:
+    from k3s_daas.chain import SuiClient
+
+    async def make(mist: int = 100 * SUI) -> Operator:
+        path = tmp_path / f"key-{len(list(tmp_path.iterdir()))}"
+        key = Key.create(path)
+        if mist:
+            await live_net.faucet(key.address, mist)
+        chain = await SuiClient.connect([live_net.url], "localnet", key)
+        opened.append(chain)
+        return Operator(arun, chain, path, live_net.url)
+
+    opened: list[Any] = []
+    yield make
+    for chain in opened:
+        await chain.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fleet(new_operator: Any, new_registry: Any) -> Operator:
+    """An operator with a registry of its own."""
+    operator = await new_operator()
+    registry: Registry = await new_registry(operator.chain)
+    operator.ids = {
+        "package_id": registry.deployment.package_id,
+        "registry_id": registry.deployment.registry_id,
+    }
+    return operator
+
+
+def registry_of(operator: Operator) -> Registry:
+    from k3s_daas.registry import Deployment
+
+    return Registry(operator.chain, Deployment(**operator.ids))
+
+
+# -- sui_package and sui_registry --------------------------------------------------------------------------
+
+
+async def test_package_is_published_once(new_operator: Any, repository: Path) -> None:
+    operator = await new_operator()
+    arguments = {"path": str(repository / "move" / "k3s_daas"), "compiler": "localnet"}
+    planned = await operator("sui_package", check=True, **arguments)
+    assert not planned["failed"], planned
+    assert (planned["changed"], planned["package_id"], planned["digest"]) == (True, PLANNED, "")
+    assert planned["gas_mist"] > 0
+    assert planned["diff"]["before"] == {}
+    held = await operator.chain.balance(operator.chain.address)
+    assert held == 100 * SUI
+    made = await operator("sui_package", **arguments)
+    assert made["changed"]
+    assert made["compiler"] == "localnet"
+    assert made["digest"]
+    assert made["gas_mist"] == planned["gas_mist"]
+    assert await operator.chain.balance(operator.chain.address) == held - made["gas_mist"]
+    assert set(await operator.chain.package_modules(made["package_id"])) >= {"worker_registry", "slashing"}
+    before = await operator.sent()
+    again = await operator("sui_package", **arguments)
+    assert (again["changed"], again["package_id"]) == (False, made["package_id"])
+    assert again["diff"]["before"] == again["diff"]["after"]
+    assert await operator.sent() == before
+
+
+async def test_package_with_other_code_is_another_package(
+    new_operator: Any, tmp_path: Path, repository: Path
+) -> None:
+    operator = await new_operator()
+    ids = []
+    for constant in (1, 2):
+        folder = tmp_path / f"package-{constant}"
+        (folder / "sources").mkdir(parents=True)
+        (folder / "Move.toml").write_text((repository / "move/k3s_daas/Move.toml").read_text())
+        (folder / "sources" / "m.move").write_text(
+            f"module k3s_daas::m;\npublic fun f(): u64 {{ {constant} }}\n"
+        )
+        ids.append((await operator("sui_package", path=str(folder), compiler="localnet"))["package_id"])
+    assert len(set(ids)) == 2
+    again = await operator("sui_package", path=str(tmp_path / "package-1"), compiler="localnet")
+    assert (again["changed"], again["package_id"]) == (False, ids[0])
+
+
+async def test_package_says_what_does_not_compile(
+    new_operator: Any, tmp_path: Path, repository: Path
+) -> None:
+    operator = await new_operator()
+    result = await operator("sui_package", path=str(tmp_path), compiler="localnet")
+    assert "Found no Move.toml" in result["msg"]
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "Move.toml").write_text((repository / "move/k3s_daas/Move.toml").read_text())
+    (tmp_path / "sources" / "m.move").write_text("module k3s_daas::m;\nfun f(): u64 { true }\n")
+    result = await operator("sui_package", path=str(tmp_path), compiler="localnet")
+    assert result["error"] == "CompileFailed"
+    assert "m.move" in result["msg"]
+
+
+async def test_package_takes_the_sui_cli_where_it_is(
+    new_operator: Any, tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, compiled: Any
+) -> None:
+    """A stand-in for the CLI's output format; what it compiled is what counts."""
+    import base64
+
+    output = {
+        "modules": [base64.b64encode(module).decode() for module in compiled.modules],
+        "dependencies": list(compiled.dependencies),
+        "digest": list(compiled.digest),
+    }
+    tool = tmp_path / "bin" / "sui"
+    tool.parent.mkdir()
+    tool.write_text(
+        f"#!/bin/sh\necho 'INCLUDING DEPENDENCY Sui' >&2\ncat <<'EOF'\n{json.dumps(output)}\nEOF\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:/usr/bin:/bin")
+    operator = await new_operator()
+    source = repository / "move" / "k3s_daas"
+    result = await operator("sui_package", check=True, path=str(source))
+    assert (result["compiler"], result["bytecode_digest"]) == ("sui", compiled.digest.hex())
+    monkeypatch.setenv("PATH", "/nowhere")
+    result = await operator("sui_package", check=True, path=str(source), compiler="sui")
+    assert "Found no sui" in result["msg"]
+
+
+async def test_registry_is_created_once_and_only_as_asked(new_operator: Any, live_package: Any) -> None:
+    operator = await new_operator()
+    terms = {
+        "name": "fleet",
+        "package_id": live_package[1],
+        "open": False,
+        "allowed_owners": ["0x5"],
+        "min_stake": "1.5",
+        "slash_window_ms": 1000,
+        "unbonding_window_ms": 2000,
+        "slash_share_bps": 2500,
+        "require_attestation": False,
+    }
+    planned = await operator("sui_registry", check=True, **terms)
+    assert (planned["changed"], planned["registry_id"], planned["digests"]) == (True, PLANNED, []), planned
+    made = await operator("sui_registry", **terms)
+    assert made["changed"], made
+    assert len(made["digests"]) == 2
+    operator.ids = {"package_id": live_package[1], "registry_id": made["registry_id"]}
+    config = await registry_of(operator).config()
+    assert (config.name, config.open, config.min_stake_mist) == ("fleet", False, 1_500_000_000)
+    assert (config.slash_window_ms, config.unbonding_window_ms, config.slash_share_bps) == (1000, 2000, 2500)
+    assert config.allowed_owners == {"0x" + "0" * 63 + "5"}
+    operator.ids = {}
+    before = await operator.sent()
+    for check in (False, True):
+        again = await operator("sui_registry", check=check, **terms)
+        assert (again["changed"], again["registry_id"]) == (False, made["registry_id"])
+    assert await operator.sent() == before
+    changed = await operator("sui_registry", **terms | {"allowed_owners": ["0x6", "0x7"]})
+    assert changed["changed"]
+    assert len(changed["digests"]) == 1
+    kept = await operator("sui_registry", **terms | {"allowed_owners": None})
+    assert not kept["changed"]
+    other = await operator("sui_registry", **terms | {"min_stake": "2"})
+    assert "created with min_stake_mist=1500000000, wanted 2000000000" in other["msg"]
+
+
+@pytest.mark.parametrize(
+    ("terms", "wrong"),
+    [
+        ({"min_stake": "0.5"}, "EMinStakeTooLow"),
+        ({"min_stake": "1e9"}, "wanted an amount"),
+        ({"slash_window_ms": 31 * 86_400_000}, "EWindowTooLong"),
+        ({"slash_share_bps": 5001}, "ESlashShareTooHigh"),
+        ({"slash_window_ms": -1}, "wanted 0 or more"),
+        ({"name": "n" * 65}, "EInvalidName"),
+        ({"package_id": "0xdead"}, "dead"),
+        ({"package_id": "nonsense"}, "wanted a Sui address"),
+        ({"package_id": PLANNED}, "Only check mode plans"),
+        ({"allowed_owners": ["me"]}, "wanted a Sui address"),
+    ],
+)
+async def test_registry_refuses(
+    new_operator: Any, live_package: Any, terms: dict[str, Any], wrong: str
+) -> None:
+    operator = await new_operator()
+    usual = {
+        "name": "fleet",
+        "package_id": live_package[1],
+        "open": True,
+        "slash_window_ms": 0,
+        "unbonding_window_ms": 0,
+        "require_attestation": False,
+    }
+    result = await operator("sui_registry", **usual | terms)
+    assert result["failed"]
+    assert wrong in result["msg"]
+    assert await operator.chain.balance(operator.chain.address) == 100 * SUI
+
+
+# -- sui_master --------------------------------------------------------------------------------------------
+
+
+async def test_master_is_appointed_and_kept_in_gas(fleet: Operator, new_wallet: Any) -> None:
+    master = await new_wallet(0, coins=0)
+    planned = await fleet("sui_master", check=True, account=master.address)
+    assert (planned["changed"], planned["topped_up_mist"], planned["digest"]) == (True, SUI // 2, "")
+    assert planned["diff"]["before"]["master"] is None
+    made = await fleet("sui_master", account=master.address)
+    assert (made["changed"], made["epoch"], made["topped_up_mist"]) == (True, 1, SUI // 2)
+    assert await master.balance(master.address) == SUI // 2
+    registry = Registry(master, registry_of(fleet).deployment)
+    await registry.announce_master("https://m:8443", "https://m:6443", bytes(32))
+    before = await fleet.sent()
+    again = await fleet("sui_master", account=master.address)
+    assert (again["changed"], again["epoch"], again["topped_up_mist"]) == (False, 1, 0)
+    assert await fleet.sent() == before
+    assert (await registry.master()).endpoint == "https://m:8443"  # a new appointment would have forgotten it
+    await registry.send("0x5", 3 * SUI // 10)
+    left = await master.balance(master.address)
+    topped = await fleet("sui_master", account=master.address)
+    assert (topped["changed"], topped["epoch"], topped["topped_up_mist"]) == (True, 1, SUI // 2 - left)
+    assert await master.balance(master.address) == SUI // 2
+    other = await fleet("sui_master", account="0x77", gas="0")
+    assert (other["changed"], other["epoch"], other["topped_up_mist"]) == (True, 2, 0)
+
+
+async def test_master_needs_the_operator_also_in_check_mode(fleet: Operator, new_operator: Any) -> None:
+    stranger = await new_operator()
+    stranger.ids = fleet.ids
+    for check in (False, True):
+        result = await stranger("sui_master", check=check, account="0x77")
+        assert result["error"] == "MissingCap"
+        assert "holds no OperatorCap" in result["msg"]
+
+
+async def test_master_is_refused_where_attestation_is_required(new_operator: Any, new_registry: Any) -> None:
+    operator = await new_operator()
+    registry = await new_registry(operator.chain, require_attestation=True)
+    ids = {"package_id": registry.deployment.package_id, "registry_id": registry.deployment.registry_id}
+    result = await operator("sui_master", account="0x77", **ids)
+    assert result["abort_name"] == "EAttestationRequired"
+
+
+# -- sui_stake ---------------------------------------------------------------------------------------------
+
+
+async def test_stakes_for_all_in_one_transaction_and_only_once(fleet: Operator) -> None:
+    workers = [worker("worker-1"), worker("worker-2", stake_mist=2 * SUI)]
+    planned = await fleet("sui_stake", check=True, workers=workers, stake="1.5")
+    assert not planned["failed"], planned
+    assert (planned["changed"], planned["digest"], planned["workers"]) == (True, "", {})
+    assert planned["staked"] == ["worker-1", "worker-2"]
+    held = await fleet.chain.balance(fleet.chain.address)
+    preview = planned["preview"]
+    assert preview["stake_locked_mist"] == 3_500_000_000
+    assert preview["balance_before_mist"] == held
+    assert preview["slash_conditions"]["slash_share_percent"] == 50
+    assert await registry_of(fleet).workers() == []
+
+    made = await fleet("sui_stake", workers=workers, stake="1.5")
+    assert made["changed"]
+    assert made["digest"]
+    # What was shown beforehand is what happened.
+    assert made["gas_mist"] == preview["gas_estimate_mist"]
+    assert await fleet.chain.balance(fleet.chain.address) == preview["balance_after_mist"]
+    assert made["diff"] == planned["diff"]
+    assert made["diff"]["after"]["worker-1"] == {
+        "status": "pending",
+        "owner": fleet.chain.address,
+        "stake": "1.5 SUI",
+    }
+    record = made["workers"]["worker-2"]
+    assert (record["stake_mist"], record["owner"]) == (2 * SUI, fleet.chain.address)
+    assert record["withdrawal_address"] == fleet.chain.address
+    assert record["seal_token"]["commitment"] == commitment("worker-2")
+    lifetime = record["seal_token"]["expires_at_ms"] - record["seal_token"]["issued_at_ms"]
+    assert 81 * 86_400_000 - 60_000 < lifetime <= 90 * 86_400_000
+    assert lifetime != (
+        made["workers"]["worker-1"]["seal_token"]["expires_at_ms"]
+        - made["workers"]["worker-1"]["seal_token"]["issued_at_ms"]
+    )
+
+    before = await fleet.sent()
+    for check in (False, True):
+        again = await fleet("sui_stake", check=check, workers=workers, stake="1.5")
+        assert (again["changed"], again["staked"], again["digest"]) == (False, [], "")
+        assert again["workers"] == made["workers"]
+        assert again["diff"]["before"] == again["diff"]["after"]
+    assert await fleet.sent() == before
+
+    more = await fleet("sui_stake", workers=[*workers, worker("worker-3")], withdrawal_address="0xc01d")
+    assert more["staked"] == ["worker-3"]
+    assert more["workers"]["worker-3"]["withdrawal_address"] == "0x" + "0" * 60 + "c01d"
+
+
+@pytest.mark.parametrize(
+    ("workers", "more", "wrong"),
+    [
+        ([worker("Worker")], {}, "RFC 1123"),
+        ([worker("ansible_host")], {}, "RFC 1123"),
+        ([worker("a" * 253)], {}, "253 characters"),
+        ([worker("wörker")], {}, "RFC 1123"),
+        ([worker("-a")], {}, "RFC 1123"),
+        ([worker("a.b")], {}, "RFC 1123"),
+        ([worker(""), worker("b")], {}, "without node_id"),
+        ([{"node_id": "a"}], {}, "Found no commitment for a"),
+        ([{"node_id": "a", "commitment": "ab"}], {}, "64 hex digits"),
+        ([{"node_id": "a", "commitment": "seal_canary" + "A" * 37}], {}, "64 hex digits"),
+        ([worker("a"), worker("a")], {}, "Found a twice"),
+        ([worker("a"), worker("b", commitment=commitment("a"))], {}, "twice, for a and b"),
+        ([worker("a")], {"stake": "0.999999999"}, "wanted at least 1 SUI"),
+        ([worker("a", stake_mist=SUI - 1)], {}, "Found a stake of 0.999999999 SUI for a"),
+        ([worker("a", stake_mist=-1)], {}, "wanted an amount"),
+        ([worker("a")], {"stake": "one"}, "wanted an amount"),
+        ([worker("a")], {"stake": "1000"}, "Send at least"),
+        ([worker("a")], {"token_lifetime_days": 366}, "at most 365"),
+        ([worker("a")], {"token_lifetime_days": 0}, "more than 0"),
+        ([worker("a")], {"withdrawal_address": "home"}, "wanted a Sui address"),
+        ([worker("a")], {"withdrawal_address": "0x0"}, "EInvalidWithdrawalAddress"),
+        ([worker("a")], {"registry_id": "0xdead"}, "No object 0x"),
+        ([worker("a")], {"registry_id": "0x6"}, "Check package id and registry id"),
+        ([worker("a")], {"package_id": "0xdead"}, "Check package id and registry id"),
+        ([worker("a")], {"registry_id": PLANNED}, "Only check mode plans"),
+        ([worker("a")], {"network": "testnet"}, "plaintext"),
+        ([worker("a")], {"chain_id": "other"}, "wanted localnet with chain other"),
+        ([worker("a")], {"key_file": "/nonexistent"}, "can't be read"),
+        ([worker(f"w-{i}") for i in range(201)], {}, "wanted 1 to 200"),
+    ],
+)
+async def test_stake_refuses_before_anything_is_sent(
+    fleet: Operator, workers: Any, more: dict[str, Any], wrong: str
+) -> None:
+    before = await fleet.sent()
+    result = await fleet("sui_stake", workers=workers, **more)
+    assert result["failed"]
+    assert wrong in result["msg"]
+    assert "canary" not in json.dumps(result)
+    assert await fleet.sent() == before
+    assert await registry_of(fleet).workers() == []
+
+
+async def test_stake_leaves_all_or_nothing_when_one_is_bad(fleet: Operator, new_operator: Any) -> None:
+    other = await new_operator()
+    other.ids = fleet.ids
+    assert (await other("sui_stake", workers=[worker("worker-2")]))["changed"]
+    for check in (False, True):
+        result = await fleet("sui_stake", check=check, workers=[worker("worker-1"), worker("worker-2")])
+        assert (
+            f"worker-2 is taken: found owner {other.chain.address}, wanted {fleet.chain.address}"
+            in result["msg"]
+        )
+    assert [w.node_id for w in await registry_of(fleet).workers()] == ["worker-2"]
+
+
+async def test_stake_refuses_a_host_with_another_secret(fleet: Operator) -> None:
+    await fleet("sui_stake", workers=[worker("worker-1")])
+    changed = {"node_id": "worker-1", "commitment": commitment("another")}
+    result = await fleet("sui_stake", workers=[changed])
+    assert result["failed"]
+    assert f"found {commitment('another')} on the host" in result["msg"]
+    assert f"wanted commitment {commitment('worker-1')}" in result["msg"]
+    # In check mode on a host without a secret yet: the real run would make a new one, which fails the same.
+    absent = await fleet("sui_stake", check=True, workers=[{"node_id": "worker-1", "commitment": ""}])
+    assert "found no secret on the host" in absent["msg"]
+
+
+async def test_stake_leaves_the_slashed_and_the_leaving_alone(fleet: Operator) -> None:
+    await fleet("sui_stake", workers=[worker("worker-1"), worker("worker-2")])
+    registry = registry_of(fleet)
+    await registry.slash_now("worker-1", 4, bytes(32))
+    await registry.request_unstake("worker-2")
+    workers = [{"node_id": "worker-1", "commitment": commitment("reinstalled")}, worker("worker-2")]
+    result = await fleet("sui_stake", workers=workers)
+    assert not result["changed"], result
+    assert {name: w["status"] for name, w in result["workers"].items()} == {
+        "worker-1": "slashed",
+        "worker-2": "unbonding",
+    }
+
+
+async def test_stake_gives_a_token_to_a_worker_that_has_none(fleet: Operator) -> None:
+    """Staked by other means, with a contract call that mints nothing."""
+    registry = registry_of(fleet)
+
+    async def build(tx: Any) -> None:
+        (coin,) = tx.split([SUI])
+        args = [tx.object(fleet.ids["registry_id"]), coin, tx.string("worker-1")]
+        args += [tx.address(fleet.chain.address), tx.object("0x6")]
+        tx.call(f"{fleet.ids['package_id']}::worker_registry::stake_and_register_worker", args)
+
+    await fleet.chain.execute(build)
+    result = await fleet("sui_stake", workers=[worker("worker-1"), worker("worker-2")])
+    assert (result["changed"], result["staked"]) == (True, ["worker-2"]), result
+    assert (await registry.worker_token("worker-1")).commitment.hex() == commitment("worker-1")
+    assert not (await fleet("sui_stake", workers=[worker("worker-1")]))["changed"]
+
+
+async def test_stake_needs_a_place_on_a_closed_registrys_list(new_operator: Any, new_registry: Any) -> None:
+    admin, owner = await new_operator(), await new_operator()
+    registry = await new_registry(admin.chain, open=False)
+    owner.ids = {"package_id": registry.deployment.package_id, "registry_id": registry.deployment.registry_id}
+    result = await owner("sui_stake", workers=[worker("a")])
+    assert f"{owner.chain.address} is not on it" in result["msg"]
+    await registry.set_allowed_owners([owner.chain.address], [])
+    assert (await owner("sui_stake", workers=[worker("a")]))["changed"]
+
+
+async def test_a_fresh_inventory_can_be_planned(new_operator: Any) -> None:
+    """Neither package nor registry nor secrets nor the master's account exist yet."""
+    operator = await new_operator(5 * SUI)
+    operator.ids = {"package_id": PLANNED, "registry_id": PLANNED}
+    terms = {"open": True, "slash_window_ms": 0, "unbonding_window_ms": 0, "require_attestation": False}
+    registry = await operator("sui_registry", check=True, name="demo", registry_id=None, **terms)
+    assert (registry["changed"], registry["registry_id"]) == (True, PLANNED), registry
+    master = await operator("sui_master", check=True, account="")
+    assert (master["changed"], master["account"], master["epoch"]) == (True, PLANNED, 0)
+    info = await operator("sui_registry_info", check=True)
+    assert (info["exists"], info["workers"]) == (False, {})
+    stake = await operator("sui_stake", check=True, workers=[{"node_id": "worker-1", "commitment": ""}])
+    assert (stake["changed"], stake["staked"]) == (True, ["worker-1"])
+    assert stake["preview"]["balance_after_mist"] == 4 * SUI
+    assert stake["preview"]["gas_estimate_mist"] is None
+    slash = await operator("sui_slash", check=True, node_id="worker-1")
+    assert "would only be created by this run" in slash["msg"]
+    bad = await operator("sui_stake", check=True, workers=[{"node_id": "ansible_host", "commitment": ""}])
+    assert "RFC 1123" in bad["msg"]
+    assert await operator.chain.balance(operator.chain.address) == 5 * SUI
+    for name in ("sui_stake", "sui_master", "sui_registry_info", "sui_slash"):
+        own = {"sui_stake": {"workers": []}, "sui_master": {"account": "0x5"}, "sui_slash": {"node_id": "a"}}
+        result = await operator(name, **own.get(name, {}))
+        assert "Only check mode plans with ids" in result["msg"]
+
+
+# -- sui_registry_info -------------------------------------------------------------------------------------
+
+
+async def test_info_reads_everything_without_a_key(fleet: Operator) -> None:
+    empty = await fleet("sui_registry_info")
+    assert (empty["changed"], empty["exists"], empty["workers"], empty["master"]) == (False, True, {}, None)
+    await fleet("sui_stake", workers=[worker("worker-1"), worker("worker-2")])
+    await fleet("sui_master", account="0x77", gas="0")
+    info = await fleet("sui_registry_info")
+    assert list(info["workers"]) == ["worker-1", "worker-2"]
+    assert info["workers"]["worker-1"]["seal_token"]["commitment"] == commitment("worker-1")
+    assert info["workers"]["worker-1"]["status"] == "pending"
+    assert info["master"]["account"].endswith("77")
+    assert info["registry"]["staked_mist"] == 2 * SUI
+    assert info["chain"]["id"] == fleet.chain.chain_id
+    some = await fleet("sui_registry_info", check=True, node_ids=["worker-2", "nobody"])
+    assert list(some["workers"]) == ["worker-2"]
+    assert some["workers"]["worker-2"] == info["workers"]["worker-2"]
+    assert "RFC 1123" in (await fleet("sui_registry_info", node_ids=["no_label"]))["msg"]
+
+
+async def test_an_unreachable_chain_is_named(fleet: Operator) -> None:
+    urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    result = await fleet("sui_registry_info", endpoints=urls, timeout_s=0.5)
+    assert result["error"] == "ChainUnreachable"
+    assert all(url in result["msg"] for url in urls)
+
+
+# -- sui_slash ---------------------------------------------------------------------------------------------
+
+
+async def test_slash_takes_the_stake_once(fleet: Operator) -> None:
+    await fleet("sui_stake", workers=[worker("worker-1")], stake="3")
+    planned = await fleet("sui_slash", check=True, node_id="worker-1", evidence="ticket 1")
+    assert (planned["changed"], planned["status"], planned["digest"]) == (True, "slashed", ""), planned
+    assert planned["slashed_mist"] == 1_500_000_000
+    assert (await registry_of(fleet).worker("worker-1")).status == "pending"
+    done = await fleet("sui_slash", node_id="worker-1", evidence="ticket 1")
+    assert (done["changed"], done["status"], done["slashed_mist"]) == (True, "slashed", 1_500_000_000)
+    assert done["diff"] == planned["diff"]
+    assert done["diff"]["after"] == {"status": "slashed", "stake_mist": 1_500_000_000}
+    assert done["evidence_hash"] == hashlib.sha256(b"ticket 1").hexdigest()
+    before = await fleet.sent()
+    for state in ("slashed", "jailed"):
+        again = await fleet("sui_slash", node_id="worker-1", state=state)
+        assert (again["changed"], again["status"], again["slashed_mist"]) == (False, "slashed", 0)
+    assert await fleet.sent() == before
+
+
+async def test_slash_waits_for_the_window(new_operator: Any, new_registry: Any, live_net: Any) -> None:
+    operator = await new_operator()
+    registry = await new_registry(operator.chain, slash_window_ms=3_600_000)
+    operator.ids = {
+        "package_id": registry.deployment.package_id,
+        "registry_id": registry.deployment.registry_id,
+    }
+    await operator("sui_stake", workers=[worker("worker-1")])
+    arguments = {"node_id": "worker-1", "reason": "wrong_result", "evidence": "proof"}
+    proposed = await operator("sui_slash", **arguments)
+    assert (proposed["changed"], proposed["status"], proposed["slashed_mist"]) == (True, "jailed", 0)
+    record = await registry.worker("worker-1")
+    assert record.proposal.reason == 3
+    assert record.proposal.evidence_hash == hashlib.sha256(b"proof").digest()
+    assert proposed["executable_at_ms"] == record.proposal.executable_at_ms
+    assert "Run again after" in str(proposed["warnings"])
+    waiting = await operator("sui_slash", **arguments)
+    assert (waiting["changed"], waiting["status"]) == (False, "jailed")
+    jailed = await operator("sui_slash", state="jailed", **arguments)
+    assert (jailed["changed"], jailed["status"]) == (False, "jailed")
+    live_net.clock.advance(3_600_001)
+    done = await operator("sui_slash", **arguments)
+    assert (done["changed"], done["status"], done["executable_at_ms"]) == (True, "slashed", None)
+
+
+async def test_slash_can_stop_at_the_proposal(fleet: Operator) -> None:
+    await fleet("sui_stake", workers=[worker("worker-1")])
+    result = await fleet("sui_slash", node_id="worker-1", state="jailed")
+    assert (result["changed"], result["status"]) == (True, "jailed")
+    done = await fleet("sui_slash", node_id="worker-1")
+    assert (done["changed"], done["status"]) == (True, "slashed")
+
+
+async def test_slash_needs_the_slasher_and_a_worker(fleet: Operator, new_operator: Any) -> None:
+    await fleet("sui_stake", workers=[worker("worker-1")])
+    stranger = await new_operator()
+    stranger.ids = fleet.ids
+    for check in (False, True):
+        result = await stranger("sui_slash", check=check, node_id="worker-1")
+        assert result["error"] == "MissingCap"
+        assert "holds no SlasherCap" in result["msg"]
+    assert "has no worker nobody" in (await fleet("sui_slash", node_id="nobody"))["msg"]
+    assert "RFC 1123" in (await fleet("sui_slash", node_id="no_label"))["msg"]
+    assert (await registry_of(fleet).worker("worker-1")).status == "pending"
+
+
+# -- secrets -----------------------------------------------------------------------------------------------
+
+
+async def test_no_result_holds_the_key(fleet: Operator) -> None:
+    key = fleet.key_file.read_text().strip()
+    fleet.key_file.chmod(0o644)
+    exposed = await fleet("sui_stake", workers=[worker("a")])
+    fleet.key_file.chmod(0o600)
+    assert exposed["error"] == "InvalidKey"
+    results = [exposed, await fleet("sui_stake", workers=[worker("a")]), await fleet("sui_registry_info")]
+    assert key not in json.dumps(results)
+    fleet.key_file.write_text(key[:-1])
+    broken = await fleet("sui_stake", workers=[worker("a")])
+    assert broken["error"] == "InvalidKey"
+    assert key[:-1] not in json.dumps(broken)
+
+
+async def test_runs_under_ansible_itself(fleet: Operator, repository: Path, tmp_path: Path) -> None:
+    """With ansible.cfg's paths and the most talkative output there is."""
+    arguments = {
+        "network": "localnet",
+        "endpoints": [fleet.url],
+        "key_file": str(fleet.key_file),
+        "workers": [worker("worker-1")],
+        **fleet.ids,
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [
+            *(str(Path(sys.executable).parent / "ansible"), "localhost", "-vvv", "--diff"),
+            *("-m", "sui_stake", "-a", json.dumps(arguments)),
+        ],
+        cwd=repository,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert commitment("worker-1") in output
+    assert (await registry_of(fleet).worker("worker-1")).stake_mist == SUI
+    assert fleet.key_file.read_text().strip() not in output
+    assert "no_log" not in done.stderr
