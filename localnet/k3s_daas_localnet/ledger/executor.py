@@ -16,6 +16,7 @@ from ..vm import (
     VectorType,
     Visibility,
     VmError,
+    parse_address,
     struct,
     substitute,
     type_to_string,
@@ -42,6 +43,22 @@ from .transaction import (
 
 _TX_CONTEXT = struct("0x2", "tx_context", "TxContext")
 _UPGRADE_CAP = struct("0x2", "package", "UpgradeCap")
+# These trust that their caller is the module of their type argument. The verifier sees to it in Move code;
+# a command is no module's code, so it may call none of them.
+_ONLY_FOR_MODULES = frozenset(
+    (parse_address(package), module, function)
+    for package, module, function in (
+        ("0x1", "internal", "permit"),
+        ("0x2", "event", "emit"),
+        ("0x2", "event", "emit_authenticated"),
+        ("0x2", "transfer", "transfer"),
+        ("0x2", "transfer", "freeze_object"),
+        ("0x2", "transfer", "share_object"),
+        ("0x2", "transfer", "receive"),
+        ("0x2", "transfer", "party_transfer"),
+        ("0x2", "coin_registry", "new_currency"),
+    )
+)
 _U64_MAX = (1 << 64) - 1
 # Errors the VM finds in what it was given, not in what the program did.
 _TYPE_ERRORS = {
@@ -121,6 +138,12 @@ class Executor:
             raise ExecutionFailure(
                 "NON_ENTRY_FUNCTION_INVOKED",
                 f"Non Entry Function Invoked: {module}::{command.function} is neither public nor entry",
+            )
+        if (command.package, command.module, command.function) in _ONLY_FOR_MODULES:
+            raise ExecutionFailure(
+                "NON_ENTRY_FUNCTION_INVOKED",
+                f"Non Entry Function Invoked: {module}::{command.function} can only be called by the module "
+                "of its type argument; for objects with store use its public variant",
             )
         self._check_type_arguments(list(function.type_parameters), command.type_arguments)
         types = command.type_arguments

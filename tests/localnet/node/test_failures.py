@@ -61,6 +61,27 @@ async def test_a_key_only_object_is_not_transferable(wallet: Wallet, other: Wall
     succeeded(await wallet.run([probe.call("give_soul", arg(0), arg(1))], [soul, to(other)]))
 
 
+@pytest.mark.parametrize("function", ["transfer", "share_object", "freeze_object"])
+async def test_a_key_only_object_does_not_move_through_the_framework(
+    wallet: Wallet, other: Wallet, probe: Probe, function: str
+) -> None:
+    for name, kind in (
+        (function, "NON_ENTRY_FUNCTION_INVOKED"),
+        (f"public_{function}", "TYPE_ARGUMENT_ERROR"),
+    ):
+        arguments = (arg(0), arg(1)) if function == "transfer" else (arg(0),)
+        call = MoveCall(address("0x2"), "transfer", name, (parse_type(probe.type("Soul")),), arguments)
+        inputs = [await owned(wallet, probe.soul), to(other)]
+        failed(await wallet.run([call], inputs), kind)
+    soul = await wallet.ask(cmd.GetObject(object_id=probe.soul))
+    assert (soul.owner.kind.name, soul.owner.address) == ("ADDRESS", wallet.address)
+
+
+async def test_events_are_emitted_by_their_module_only(wallet: Wallet, probe: Probe) -> None:
+    emit = MoveCall(address("0x2"), "event", "emit", (parse_type("u64"),), (arg(0),))
+    failed(await wallet.run([emit], [pure(1)]), "NON_ENTRY_FUNCTION_INVOKED")
+
+
 async def test_what_was_taken_immutably_is_not_changed(wallet: Wallet, probe: Probe) -> None:
     read_only = probe.shared(mutable=False)
     executed = await wallet.run([probe.call("bump", arg(0))], [read_only])
