@@ -10,7 +10,8 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from .bytecode import Module, find_modules, order_by_dependencies
+from .bytecode import Module, order_by_dependencies
+from .deserializer import find_modules
 
 _EXPECTED = {1: 22, 2: 61, 3: 11}  # modules per address in sui-sandbox 0.22.0
 

@@ -126,6 +126,7 @@ def _sub_string(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list
     data, start, end = args[0].get(), args[1], args[2]
     if start > end or end > len(data):
         raise NativeAbort(1)
+    vm.charge((end - start) // _HASH_BLOCK)
     return [data[start:end]]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import opcodes as op
 from .bytecode import FunctionDef, FunctionHandle, Module
 from .errors import VmError
-from .types import U8, Type, substitute
+from .types import U8, Type, VectorType, substitute
 from .values import INTEGER_CLASSES, INTEGER_MAX, Value, clone, from_bcs
 
 if TYPE_CHECKING:
@@ -113,19 +113,26 @@ class _Preparer:
             self.store.check_type(type_)  # stops types that grow from call to call
         return self.callee(self.module.function_handles[instantiation.target], closed)
 
-    def pack(self, code: int, operand: int, second: int) -> PreparedInstruction:
-        fields = self.module.struct_defs[operand].fields
-        assert fields is not None
-        return op.PACK, len(fields)
+    def _check_depth(self, handle_index: int, args: tuple[Type, ...]) -> None:
+        closed = tuple([substitute(argument, self.type_args) for argument in args])
+        self.store.value_depth(self.module.datatype_handles[handle_index].type(closed))
+
+    def pack(self, code: int, operand: int, second: int, args: tuple[Type, ...] = ()) -> PreparedInstruction:
+        definition = self.module.struct_defs[operand]
+        assert definition.fields is not None
+        self._check_depth(definition.handle, args)
+        return op.PACK, len(definition.fields)
 
     def generic_pack(self, code: int, operand: int, second: int) -> PreparedInstruction:
-        return self.pack(code, self.module.struct_instantiations[operand].target, 0)
+        instantiation = self.module.struct_instantiations[operand]
+        return self.pack(code, instantiation.target, 0, self.module.signatures[instantiation.signature])
 
     def unpack(self, code: int, operand: int, second: int) -> PreparedInstruction:
         return op.UNPACK, 0
 
     def vector_pack(self, code: int, operand: int, second: int) -> PreparedInstruction:
         element = substitute(self.module.signatures[operand][0], self.type_args)
+        self.store.value_depth(VectorType(element))
         return code, (second, element == U8)
 
     def vector_unpack(self, code: int, operand: int, second: int) -> PreparedInstruction:
@@ -133,15 +140,18 @@ class _Preparer:
 
     def variant(self, code: int, operand: int, second: int) -> PreparedInstruction:
         handle = self.module.variant_handles[operand]
-        return self._variant(code, handle.enum, handle.variant)
+        return self._variant(code, handle.enum, handle.variant, ())
 
     def generic_variant(self, code: int, operand: int, second: int) -> PreparedInstruction:
         handle = self.module.variant_instantiations[operand]
-        return self._variant(code, self.module.enum_instantiations[handle.enum].target, handle.variant)
+        instantiation = self.module.enum_instantiations[handle.enum]
+        args = self.module.signatures[instantiation.signature]
+        return self._variant(code, instantiation.target, handle.variant, args)
 
-    def _variant(self, code: int, enum: int, tag: int) -> PreparedInstruction:
-        count = len(self.module.enum_defs[enum].variants[tag].fields)
-        return _PLAIN_VARIANT[code], (tag, count)
+    def _variant(self, code: int, enum: int, tag: int, args: tuple[Type, ...]) -> PreparedInstruction:
+        definition = self.module.enum_defs[enum]
+        self._check_depth(definition.handle, args)
+        return _PLAIN_VARIANT[code], (tag, len(definition.variants[tag].fields))
 
     def switch(self, code: int, operand: int, second: int) -> PreparedInstruction:
         return code, self.function.jump_tables[operand].targets

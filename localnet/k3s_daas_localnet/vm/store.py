@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Sui's protocol config: max_type_argument_depth and max_type_nodes.
 MAX_TYPE_ARGUMENT_DEPTH = 16
 MAX_TYPE_NODES = 256
+MAX_VALUE_DEPTH = 128
 
 _PRIMITIVE_ABILITIES = Ability.COPY | Ability.DROP | Ability.STORE
 _REFERENCE_ABILITIES = Ability.COPY | Ability.DROP
@@ -46,6 +47,7 @@ class CodeStore:
         self._layouts: dict[Type, Layout] = {}
         self._prepared: dict[tuple[ModuleId, int, tuple[Type, ...]], Prepared] = {}
         self._abilities: dict[Type, int] = {}
+        self._depths: dict[Type, int] = {}
 
     @staticmethod
     def with_framework() -> CodeStore:
@@ -83,6 +85,7 @@ class CodeStore:
             self._layouts.clear()
             self._prepared.clear()
             self._abilities.clear()
+            self._depths.clear()
         self._modules[module.id] = module
 
     def module(self, module_id: ModuleId) -> Module | None:
@@ -141,9 +144,31 @@ class CodeStore:
             if found is not None:
                 return found
             store = store._parent if store._shares_caches else None
+        self.value_depth(type_)
         made = build_layout(self, type_)
         self._layouts[type_] = made
         return made
+
+    def value_depth(self, type_: Type, above: int = 0) -> int:
+        """How deep values of a closed type nest; a primitive has 1.
+
+        Raises VmError above the VM's limit, which also keeps everything that walks values off Python's own.
+        """
+        known = self._depths.get(type_)
+        if known is None:
+            if above >= MAX_VALUE_DEPTH:
+                raise VmError("VM_MAX_VALUE_DEPTH_REACHED", f"values nest deeper than {MAX_VALUE_DEPTH}")
+            inner: list[Type] = []
+            if isinstance(type_, VectorType):
+                inner = [type_.element]
+            elif isinstance(type_, StructType):
+                inner = [t for _, t in self.struct_fields(type_) or ()]
+                inner += [t for _, fields in self.enum_variants(type_) or () for _, t in fields]
+            known = 1 + max((self.value_depth(t, above + 1) for t in inner), default=0)
+            self._depths[type_] = known
+        if above + known > MAX_VALUE_DEPTH:
+            raise VmError("VM_MAX_VALUE_DEPTH_REACHED", f"values nest deeper than {MAX_VALUE_DEPTH}")
+        return known
 
     def abilities(self, type_: Type) -> int:
         """Abilities (bits of `Ability`) of a closed type, its type arguments taken into account."""

@@ -25,6 +25,7 @@ from k3s_daas_localnet.vm import (
     relocate,
 )
 from k3s_daas_localnet.vm import opcodes as op
+from k3s_daas_localnet.vm.bytecode import Ability
 from k3s_daas_localnet.vm.keccak import keccak256
 from k3s_daas_localnet.vm.values import U8Value
 
@@ -144,6 +145,27 @@ def test_doubling_copies_are_charged_by_size(assembler: Any, publish: _Publish) 
     vm = Interpreter(fork, PureHost(), step_limit=100_000)
     with pytest.raises(OutOfGas):
         vm.call(module.id, "grow", [], [])
+
+
+@pytest.mark.parametrize(("structs", "fits"), [(5, True), (10, False)])
+def test_values_nest_at_most_128_deep(assembler: Any, publish: _Publish, structs: int, fits: bool) -> None:
+    """Each struct holds the one before inside twenty vectors."""
+    token = assembler.U64
+    for number in range(structs):
+        for _ in range(20):
+            token = assembler.vector(token)
+        handle = assembler.datatype(f"S{number}", Ability.COPY | Ability.DROP | Ability.STORE)
+        assembler.struct(handle, ("inner", token))
+        token = assembler.datatype_token(handle)
+    code = [(op.VEC_PACK, assembler.signature(token), 0), (op.RET,)]
+    assembler.function("f", code, results=[assembler.vector(token)])
+    fork, module = publish(assembler.build())
+    if fits:
+        assert _call(fork, module.id, "f") == [[]]
+        return
+    with pytest.raises(VmError) as caught:
+        _call(fork, module.id, "f")
+    assert caught.value.status == "VM_MAX_VALUE_DEPTH_REACHED"
 
 
 @pytest.mark.parametrize("shift", [8, 255])

@@ -397,6 +397,18 @@ def test_loops_are_nested_at_most_five_deep(store: CodeStore, assembler: Any) ->
     assert caught.value.code == "LOOP_MAX_DEPTH_REACHED"
 
 
+def test_borrowing_made_to_be_slow_is_refused(store: CodeStore, assembler: Any) -> None:
+    """Each of 100 results may borrow from each of 100 arguments, again and again."""
+    references = [assembler.ref(assembler.U64)] * 100
+    mix = assembler.function_handle("mix", references, references)
+    assembler.function("mix", [(op.LD_U64, 1), (op.ABORT,)], references, references)
+    code = [(op.COPY_LOC, 0)] * 100 + [(op.CALL, mix)] * 50 + [(op.POP,)] * 100
+    assembler.function("f", [*code, (op.RET,)], [assembler.ref(assembler.U64)])
+    with pytest.raises(VerificationError) as caught:
+        verify_module(Module.parse(assembler.build()), store.module)
+    assert caught.value.code == "PROGRAM_TOO_COMPLEX"
+
+
 def _well_formed(a: Any) -> None:
     """One of most things, all right."""
     handle = a.datatype("Pair", _ALL, [(0, False)])

@@ -23,15 +23,19 @@ def _covers(edge: Edge, other: Edge) -> bool:
 
 
 class BorrowGraph:
-    __slots__ = ("_children", "_mutable", "_parents")
+    """`work` counts edges looked at, so that the analysis can stop at code made to be slow."""
+
+    __slots__ = ("_children", "_mutable", "_parents", "work")
 
     def __init__(self) -> None:
+        self.work = 0
         self._mutable: dict[int, bool] = {}
         self._children: dict[int, dict[int, frozenset[Edge]]] = {}
         self._parents: dict[int, set[int]] = {}
 
     def copy(self) -> BorrowGraph:
         made = BorrowGraph()
+        made.work = self.work + len(self._mutable)
         made._mutable = dict(self._mutable)
         made._children = {node: dict(edges) for node, edges in self._children.items()}
         made._parents = {node: set(parents) for node, parents in self._parents.items()}
@@ -46,6 +50,7 @@ class BorrowGraph:
         return self._mutable[node]
 
     def _add_edge(self, parent: int, edge: Edge, child: int) -> None:
+        self.work += 1
         edges = self._children[parent].get(child, frozenset())
         if edge not in edges:
             edges = edges | {edge}
@@ -62,6 +67,7 @@ class BorrowGraph:
         """The child is exactly the parent's field at `path`; borrows below that field move to the child."""
         moved: list[tuple[int, Edge]] = []
         children = self._children[parent]
+        self.work += len(children)
         for other, edges in list(children.items()):
             below = {edge for edge in edges if edge[1][: len(path)] == path}
             if not below:
@@ -81,6 +87,7 @@ class BorrowGraph:
         children = self._children.pop(node)
         parents = self._parents.pop(node)
         del self._mutable[node]
+        self.work += (1 + len(parents)) * len(children)
         for parent in parents:
             for strong, path in self._children[parent].pop(node):
                 for child, edges in children.items():
@@ -91,6 +98,9 @@ class BorrowGraph:
                         self._add_edge(parent, (strong and child_strong, full), child)
         for child in children:
             self._parents[child].discard(node)
+
+    def borrower_count(self, node: int) -> int:
+        return len(self._children[node])
 
     def has_full_borrows(self, node: int) -> bool:
         return any(not path for edges in self._children[node].values() for _, path in edges)
@@ -111,6 +121,7 @@ class BorrowGraph:
             return names.get(node, node)
 
         made = BorrowGraph()
+        made.work = self.work
         made._mutable = {name(node): mutable for node, mutable in self._mutable.items()}
         made._children = {
             name(node): {name(child): edges for child, edges in children.items()}

@@ -13,6 +13,9 @@ from ..types import Reference, Type
 from .borrow_graph import BorrowGraph, Label
 from .control_flow import ControlFlow
 
+# Edges of borrow graphs looked at in one function. Sui meters this too; the framework needs some thousands.
+MAX_GRAPH_WORK = 1_000_000
+
 # On the abstract stack and in locals: the id of a reference, or None for a value.
 _Abstract = int | None
 
@@ -82,12 +85,19 @@ class _Analysis:
         self.state = _State([], BorrowGraph())
         self.stack: list[_Abstract] = []
         self.offset = 0
+        self.work = 0
 
     def run_block(self, state: _State, first: int, last: int) -> _State:
         self.state = state.copy()
         self.stack = []
+        before = state.graph.work
         for self.offset in range(first, last + 1):
             self._step(*self.function.code[self.offset])
+            # Scanning one node's borrowers is part of most instructions.
+            self.state.graph.work += 1 + self.state.graph.borrower_count(self.state.frame)
+            if self.work + self.state.graph.work - before > MAX_GRAPH_WORK:
+                raise self._fail("PROGRAM_TOO_COMPLEX")
+        self.work += self.state.graph.work - before
         return self.state.canonical()
 
     def _fail(self, code: str) -> VerificationError:
