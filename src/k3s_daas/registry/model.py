@@ -245,10 +245,10 @@ class Fields:
         return Fields(self.raw(name), f"{self._what}.{name}")
 
     def optional(self, name: str) -> Fields | None:
-        return None if self._json.get(name) is None else self.struct(name)
+        return None if self.raw(name) is None else self.struct(name)
 
     def optional_number(self, name: str) -> int | None:
-        return None if self._json.get(name) is None else self.number(name)
+        return None if self.raw(name) is None else self.number(name)
 
     def _wrong(self, name: str, value: Any, wanted: str) -> MalformedRecord:
         return MalformedRecord(f"{self._what}.{name}: found {value!r:.60}, wanted {wanted}")
