@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from .ledger.ledger import DEFAULT_EPOCH_MS, Ledger
 from .ledger.store import Checkpoint, Store
 from .rpc import render
 from .rpc.server import RpcServer
+
+_LOG = logging.getLogger(__name__)
 
 
 class Localnet:
@@ -104,4 +108,8 @@ def _encode(executed: Executed, checkpoint: Checkpoint) -> bytes:
 async def _beat(ledger: Ledger, interval_ms: int) -> None:
     while True:
         await asyncio.sleep(interval_ms / 1000)
-        ledger.seal_empty_checkpoint()
+        try:
+            ledger.seal_empty_checkpoint()
+        except sqlite3.Error:
+            # A full disk, say: nothing was written, and transactions report the same to their senders.
+            _LOG.exception("no checkpoint was made")

@@ -69,18 +69,28 @@ class Store:
             path = str(directory / _DATABASE)
         # Autocommit mode: transactions are begun and committed here, in `commit`, and nowhere else.
         self._db = sqlite3.connect(path, isolation_level=None)
+        try:
+            self.fresh = self._open(path)
+        except sqlite3.Error as error:
+            self.close()
+            raise StateError(f"{path} can't be used: {error}; use an empty state directory") from error
+        except StateError:
+            self.close()
+            raise
+
+    def _open(self, path: str) -> bool:
+        """Whether the database is new."""
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        self.fresh = found == 0
-        if self.fresh:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
-        elif found != _SCHEMA_VERSION:
-            self.close()
+        if found not in (0, _SCHEMA_VERSION):
             raise StateError(
                 f"{path} has format {found}, this version reads {_SCHEMA_VERSION}: "
                 "use an empty state directory"
             )
+        if found == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
+        return bool(found == 0)
 
     def close(self) -> None:
         self._db.close()

@@ -159,7 +159,8 @@ class Services:
         mask = self._object_mask(request.read_mask, ["object_id", "version", "object_type"])
         found = self.ledger.owned_by(address(request.owner))
         if request.object_type:
-            found = (item for item in found if _matches(item.type, _type(request.object_type)))
+            wanted = _type(request.object_type)
+            found = (item for item in found if _matches(item.type, wanted))
         page, token = _page(found, request, lambda item: item.object_id)
         return v2.ListOwnedObjectsResponse(
             objects=[self._object(item, mask) for item in page], next_page_token=token

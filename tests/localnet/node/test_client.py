@@ -185,6 +185,29 @@ async def test_simulated_cost_is_the_cost(wallet: Wallet, probe: Probe) -> None:
     assert (change.address, int(change.amount)) == (wallet.address, -cost)
 
 
+async def test_a_simulation_selects_gas_like_the_real_thing(
+    net: Localnet, other: Wallet, probe: Probe
+) -> None:
+    transaction = await other.client.transaction()
+    await transaction.move_call(target=probe.target("bump"), arguments=[probe.board])
+    await transaction.build()  # resolves the board's version
+    kind = transaction.builder.finish_for_inspect()
+
+    async def simulate(sender: str) -> Any:
+        command = cmd.SimulateTransactionKind(tx_kind=kind, tx_meta={"sender": sender}, gas_selection=True)
+        return (await other.ask(command)).transaction
+
+    simulated = await simulate(other.address)
+    succeeded(simulated)
+    (coin,) = await other.coins()
+    assert [found.object_id for found in simulated.transaction.gas_payment.objects] == [coin.object_id]
+    assert simulated.transaction.gas_payment.budget < 10_000_000
+    poor = "0x" + "77" * 32
+    await net.faucet(poor, 500_000)
+    with pytest.raises(Rejected, match="Unable to perform gas selection due to insufficient SUI balance"):
+        await simulate(poor)
+
+
 async def test_a_failing_simulation_reports_the_abort(wallet: Wallet, probe: Probe) -> None:
     simulated = await wallet.simulate(await wallet.raw([probe.call("refuse")]))
     error = failed(simulated.transaction, "MOVE_ABORT")

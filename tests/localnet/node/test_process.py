@@ -144,6 +144,13 @@ async def test_state_of_another_format_is_refused(tmp_path: Path) -> None:
             pass
 
 
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite3").write_bytes(b"not a database" * 100)
+    with pytest.raises(StateError, match="use an empty state directory"):
+        async with Localnet.start(tmp_path):
+            pass
+
+
 async def test_chains_differ_and_time_does_not_go_back(tmp_path: Path) -> None:
     async with Localnet.start(tmp_path / "a") as net, Localnet.start(tmp_path / "b") as second:
         assert net.chain_id != second.chain_id
