@@ -338,3 +338,17 @@ def _some_refusal():
     from k3s_daas_watcher.errors import Refusal
 
     return Refusal("master_unreachable", "m", found="f", wanted="w", fix="x")
+
+
+async def test_a_timestamp_is_on_disk_before_it_is_sent(make_watcher, master, tmp_path):
+    """Killed between sending and the answer, the next one must still be later."""
+    on_disk = []
+
+    def look(_body):
+        on_disk.append(json.loads((tmp_path / "state" / "state.json").read_text())["timestamp_floor_ms"])
+
+    master.on_heartbeat = look
+    watcher = make_watcher()
+    await watcher.check_chain()
+    assert await watcher.beat()
+    assert on_disk == [master.heartbeats[0]["timestamp_ms"]]

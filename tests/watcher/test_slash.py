@@ -379,3 +379,10 @@ def test_what_outlives_sigkill_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("os.kill", lambda pid, number: None)
     left = agent_control.Pods(tmp_path).kill("k3s-agent.service", "", 0, sleep=lambda _s: None)
     assert left == {4194305}
+
+
+async def test_a_good_request_in_a_file_too_large_is_refused(ask, root, systemd, tmp_path):
+    watcher, path = ask(), tmp_path / "state" / "agent-control.json"
+    path.write_text(path.read_text() + " " * 5000)
+    assert root(watcher) == Exit.FAILED
+    assert nothing_happened(systemd, tmp_path)
