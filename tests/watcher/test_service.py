@@ -282,8 +282,11 @@ async def test_health_never_shows_any_of_the_token(running, master, until, token
     watcher, url, _, _ = await running()
     await until(lambda: watcher.store.state.consecutive_failures == 1)
     async with httpx.AsyncClient() as client:
-        text = (await client.get(f"{url}/health")).text
+        answer = await client.get(f"{url}/health")
+    text = answer.text
     import hashlib
+
+    assert answer.status_code == 503, "no heartbeat was ever taken"
 
     assert "token_unknown" in text
     for part in (token[5:15], token[-12:], hashlib.sha256(token.encode()).hexdigest()[:16]):
