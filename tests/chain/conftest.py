@@ -24,6 +24,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.swallow_answers = False
+        self._dead_until = 0
         self.answers_seen = 0
         self.connections = 0
 
@@ -34,17 +35,18 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        number = self.connections
         host, port = self._upstream.hostname, self._upstream.port
         up_reader, up_writer = await asyncio.open_connection(host, port)
         self._writers |= {writer, up_writer}
         for source, sink, answers in ((reader, up_writer, False), (up_reader, writer, True)):
-            task = asyncio.create_task(self._pump(source, sink, answers))
+            task = asyncio.create_task(self._pump(source, sink, number if answers else 0))
             self._tasks.add(task)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, answers: bool) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, answers: int) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
-                if answers and self.swallow_answers:
+                if answers and (self.swallow_answers or answers <= self._dead_until):
                     self.answers_seen += 1
                     continue
                 sink.write(data)
@@ -55,6 +57,10 @@ class Proxy:
         """Another node answers at this address from now on."""
         self._upstream = urlsplit(upstream)
         self.cut()
+
+    def forget(self) -> None:
+        """Today's connections stay open and are dead, as behind a router that forgot them."""
+        self._dead_until = self.connections
 
     def cut(self) -> None:
         """Every connection is gone; new ones are taken."""

@@ -75,6 +75,17 @@ async def test_an_endpoint_that_dies_is_left(live_net: Any, proxy: Callable[[], 
         assert chain.endpoint == live_net.url
 
 
+async def test_a_connection_that_died_without_a_word_is_replaced(
+    proxy: Callable[[], Awaitable[Any]],
+) -> None:
+    front = await proxy()
+    async with await SuiClient.connect([front.url], "localnet", timeout_s=0.3) as chain:
+        await chain.get_object("0x6")
+        front.forget()
+        assert (await chain.get_object("0x6")).id == CLOCK
+        assert front.connections == 2
+
+
 @pytest.mark.parametrize("status", [Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED, Status.INTERNAL])
 async def test_an_overloaded_or_broken_endpoint_is_left(refusing: Any, live_net: Any, status: Status) -> None:
     async with await SuiClient.connect([await refusing(status), live_net.url], "localnet") as chain:
@@ -124,6 +135,25 @@ async def test_all_endpoints_can_be_asked_one_by_one(
         with pytest.raises(ChainUnreachable):
             await singles[1].get_object("0x6")
         assert (await singles[0].get_object("0x6")).id == CLOCK
+
+
+async def test_an_object_the_node_cannot_give_is_not_taken_for_absent(
+    live_net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pysui.sui.sui_grpc.suimsgs.google import rpc as google
+
+    async with await SuiClient.connect([live_net.url], "localnet") as chain:
+        call = chain._transport.call
+
+        async def failing(name: str, pick: Any, request: Any) -> Any:
+            answer = await call(name, pick, request)
+            answer.objects[0].object = None
+            answer.objects[0].error = google.Status(code=13, message="disk on fire")
+            return answer
+
+        monkeypatch.setattr(chain._transport, "call", failing)
+        with pytest.raises(RpcFailed, match="disk on fire"):
+            await chain.get_objects(["0x6"])
 
 
 async def test_what_is_not_there(live_net: Any) -> None:

@@ -330,3 +330,23 @@ async def test_an_answer_without_success_is_no_success(effects: Any, error: str)
     found = answers.failure(effects, "digest")
     assert found is not None
     assert error in str(found)
+
+
+async def test_what_was_never_sent_is_not_called_unknown(
+    new_wallet: Any, proxy: Callable[[], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = await proxy()
+    owner = await new_wallet(10 * SUI)
+    submit = execute.Executor._submit
+
+    async def too_late(self: Any, encoded: bytes, signature: bytes, digest: str) -> Any:
+        await front.stop()
+        chain._transport.current.verified = False  # as after any lost connection
+        return await submit(self, encoded, signature, digest)
+
+    monkeypatch.setattr(execute.Executor, "_submit", too_late)
+    async with await SuiClient.connect([front.url], "localnet", owner._key, timeout_s=0.5) as chain:
+        with pytest.raises(ChainUnreachable) as caught:
+            await chain.execute(pay(SUI))
+    assert not isinstance(caught.value, OutcomeUnknown)
+    assert await owner.balance(owner.address) == 10 * SUI

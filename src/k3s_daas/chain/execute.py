@@ -37,6 +37,8 @@ _MAX_PAYMENT = 256
 _MAX_MERGE = 511
 #: How many objects one BatchGetObjects asks for; public nodes limit the answer's size.
 BATCH = 50
+#: google.rpc.Code of an object that isn't there, in the answers to a batch.
+_NOT_FOUND = 5
 #: Words of nodes that refuse because an object moved on or is in use by another transaction.
 _STALE = ("not available for consumption", "unavailable for consumption", "locked", "stale", "version")
 _ATTEMPTS = 4
@@ -187,12 +189,17 @@ class Executor:
             read_mask=mask("effects", "events", "checkpoint"),
         )
         tried: dict[str, str] = {}
+        sent = False
+
+        def pick(link: Link) -> Any:
+            nonlocal sent
+            sent = True  # from here on it may have got through
+            return link.execution.execute_transaction
+
         for attempt in range(2):
             for link in self._transport.rotation():
                 try:
-                    answer = await self._transport.once(
-                        link, "ExecuteTransaction", lambda to: to.execution.execute_transaction, request
-                    )
+                    answer = await self._transport.once(link, "ExecuteTransaction", pick, request)
                 except ChainUnreachable as error:
                     tried |= error.tried
                 except (RpcFailed, NotFound) as error:
@@ -209,7 +216,7 @@ class Executor:
                 if (found := await self._look_up(digest)) is not None:
                     return found
             await asyncio.sleep(0.2 * (attempt + 1))
-        raise OutcomeUnknown(digest, tried)
+        raise OutcomeUnknown(digest, tried) if sent else ChainUnreachable(tried)
 
     async def _look_up(self, digest: str) -> Any | None:
         """The executed transaction when any endpoint knows it."""
@@ -255,7 +262,13 @@ async def batch_get(transport: Transport, ids: Sequence[str], *fields: str) -> l
         answer = await transport.call("BatchGetObjects", lambda link: link.ledger.batch_get_objects, request)
         if len(answer.objects) != len(chunk):
             raise RpcFailed("BatchGetObjects", "DATA_LOSS", f"{len(answer.objects)} of {len(chunk)} answers")
-        found += [result.object for result in answer.objects]
+        for wanted, result in zip(chunk, answer.objects, strict=True):
+            # "There is none" is an answer to build on; that the node can't say is not.
+            if result.object is None and result.error is not None and result.error.code != _NOT_FOUND:
+                raise RpcFailed(
+                    "BatchGetObjects", f"code {result.error.code}", f"{wanted}: {result.error.message}"
+                )
+            found.append(result.object)
     return found
 
 

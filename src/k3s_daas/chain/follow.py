@@ -13,13 +13,10 @@ import random
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from grpclib.exceptions import GRPCError
-
 from k3s_daas.chain import answers
 from k3s_daas.chain.errors import ChainUnreachable, ReplayGap, RpcFailed
 from k3s_daas.chain.model import CheckpointEvents
 from k3s_daas.chain.transport import (
-    CONNECTION_ERRORS,
     SERVICE_INFO,
     Link,
     NotFound,
@@ -116,7 +113,7 @@ class Follower:
                     checkpoint.sequence_number = message.cursor
                     await queue.put(checkpoint)
             await queue.put(ChainUnreachable({url: "the subscription ended"}))
-        except (GRPCError, *CONNECTION_ERRORS) as error:
+        except Exception as error:  # whatever it is, the session has to know that the stream is over
             link.verified = False
             await queue.put(ChainUnreachable({url: describe(error, self._transport.timeout_s)}))
 

@@ -162,6 +162,10 @@ class Transport:
         except CONNECTION_ERRORS as error:
             # Whatever answers on that address next may be another chain.
             link.verified = False
+            if isinstance(error, TimeoutError):
+                # A connection can be dead without a word (a peer that vanished, a forgetful NAT), and would
+                # time out for ever: the next call makes a new one.
+                link.channel.close()
             raise ChainUnreachable({url: describe(error, self.timeout_s)}) from None
 
     def close(self) -> None:
