@@ -285,3 +285,28 @@ async def test_malformed_listen_addresses(text: str) -> None:
     with pytest.raises(ValueError, match="wanted ADDRESS:PORT"):
         async with Localnet.start(listen=text):
             pass
+
+
+async def test_what_was_answered_survives_a_kill_under_load(serve: Serve) -> None:
+    process, ready = await serve("--checkpoint-ms=5")
+    answered: list[dict[str, Any]] = []
+
+    async def ask(number: int) -> None:
+        while True:
+            try:
+                answer = await give(ready, f"0x{number}", amount=number)
+            except httpx.HTTPError:
+                return
+            answered.extend(answer.json()["coins_sent"])
+            if len(answered) == 40:
+                process.kill()
+
+    await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(1, 5))), 30)
+    await process.wait()
+    _, again = await serve()
+    async with Wallet.connect(again["rpc"], seed=5) as wallet:
+        for sent in answered:
+            coin = await wallet.ask(cmd.GetObject(object_id=sent["id"]))
+            assert coin.balance == sent["amount"]
+        tip = (await wallet.ask(cmd.GetLatestCheckpoint())).checkpoint
+        assert tip.summary.total_network_transactions >= len(answered) >= 40
