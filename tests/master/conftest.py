@@ -581,7 +581,8 @@ class Bench:
     async def catch_up(self) -> None:
         """Let the running follower take in everything that is on the chain."""
         async with asyncio.timeout(10):
-            while self.state.view.sequence != self.chain.log[-1].sequence or not self.state.index.loaded:
+            index = self.state.index
+            while self.state.view.sequence != self.chain.log[-1].sequence or not index.settled:
                 await asyncio.sleep(0)
 
     async def register(self, token: str | None, node_id: str, **changes: Any) -> httpx.Response:
@@ -650,6 +651,12 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def chain(clock: FakeClock) -> FakeChain:
     return FakeChain(clock)
+
+
+@pytest.fixture(scope="session")
+def make_chain() -> Callable[[], FakeChain]:
+    """For property tests: a chain and clock of its own for each example."""
+    return lambda: FakeChain(FakeClock())
 
 
 @pytest.fixture(scope="session")

@@ -128,6 +128,36 @@ async def test_what_happened_while_down_is_caught_up_with(bench: Any) -> None:
     assert bench.state.store.open_removals() == ["worker-1"]
 
 
+async def test_nobody_registers_while_known_events_come_again(bench: Any) -> None:
+    old = bench.chain.stake("worker-1", bench.owner_a)
+    bench.chain.withdraw("worker-1")
+    bench.clock.advance(1)
+    bench.chain.stake("worker-1", bench.owner_b)
+    await bench.catch_up()
+    # A snapshot that began before all that and ended after it: the old token comes again for a moment.
+    original = bench.chain.snapshot
+
+    async def slow_snapshot() -> Any:
+        return replace(await original(), checkpoint=100)
+
+    stream = bench.chain.checkpoints
+    seen: list[tuple[int, str]] = []
+
+    async def watched(after: int | None, packages: Any = None) -> Any:
+        async for batch in stream(after, packages):
+            yield batch
+            await bench.state.fleet._learn_ca()
+            if not bench.state.index.settled:
+                seen.append(bench.refusal(await bench.register(old, "worker-1")))
+
+    bench.chain.snapshot, bench.chain.checkpoints = slow_snapshot, watched
+    bench.state.store.set_cursor(100)
+    await bench.restart()
+    assert len(seen) >= 3
+    assert set(seen) == {(503, "not_ready")}
+    assert bench.refusal(await bench.register(old, "worker-1")) == (401, "token_unknown")
+
+
 def make(chain: Any, clock: Any, deployment: Any, path: Any, **how: Any) -> Follower:
     return Follower(
         chain=chain,
@@ -167,7 +197,7 @@ async def test_events_older_than_the_snapshot_do_not_turn_it_back(
     follower._index.load(snapshot)
     for batch in chain.log[1:]:
         follower.take(batch, snapshot.checkpoint)
-    assert follower._index.workers["worker-1"].status is WorkerStatus.JAILED
+        assert follower._index.workers["worker-1"].status is WorkerStatus.JAILED
     assert follower.events == 4, "their effects were still looked at"
 
 

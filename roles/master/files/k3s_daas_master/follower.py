@@ -94,7 +94,9 @@ class Follower:
     async def _follow(self) -> None:
         sequence, timestamp_ms = await self._chain.latest_checkpoint()
         snapshot = await self._registry.snapshot()
+        tip, _ = await self._chain.latest_checkpoint()
         self._index.load(snapshot)
+        self._index.settled = tip <= snapshot.checkpoint
         self._cursor = self._store.cursor()
         with self._store.transaction():
             for node_id in self._index.slashed():
@@ -119,6 +121,7 @@ class Follower:
             async for batch in batches:
                 if not self.take(batch, snapshot.checkpoint):
                     return
+                self._index.settled = self._index.settled or batch.sequence >= tip
 
     def take(self, batch: CheckpointEvents, base: int) -> bool:
         """Take in one checkpoint; `base` is the checkpoint that the index' snapshot was read at.

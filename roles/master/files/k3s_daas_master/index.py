@@ -1,8 +1,9 @@
 """Who holds which token: the chain's registry as one in-memory index that every request is checked against.
 
-Built from a snapshot and kept up to date by the chain follower; a request never asks the chain. Applying an
-event twice, or one that a snapshot already contains, changes nothing: generations only grow and slashed is
-final.
+Built from a snapshot and kept up to date by the chain follower; a request never asks the chain. A
+snapshot takes a while to read, so events that it already contains come a second time. In between the index
+may show an earlier state (never for the slashed: that is final); once they are all through it is right again,
+and `settled` says so.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class TokenIndex:
 
     def __init__(self) -> None:
         self.loaded = False
+        # False while events that a snapshot may already contain come a second time.
+        self.settled = False
         self.workers: dict[str, WorkerView] = {}
         self.master: Master | None = None
         self._by_commitment: dict[bytes, TokenView] = {}
@@ -159,13 +162,16 @@ class TokenIndex:
 
     def _register(self, event: WorkerRegistered) -> None:
         known = self.workers.get(event.node_id)
-        if known is not None and known.registered_at_ms >= event.timestamp_ms:
+        if known is not None and known.registered_at_ms > event.timestamp_ms:
             return
-        # The name of a worker that left may be staked again: whatever its last holder had is void.
+        # The name of a worker that left may be staked again: whatever its last holder had is void. Also when
+        # the stake is known already, because events from before it may just have come a second time; those
+        # from after it follow.
         self._drop_worker_token(event.node_id)
-        self.workers[event.node_id] = WorkerView(
-            event.node_id, event.owner, event.stake_mist, WorkerStatus.PENDING, event.timestamp_ms
-        )
+        if known is None or known.status is not WorkerStatus.SLASHED:
+            self.workers[event.node_id] = WorkerView(
+                event.node_id, event.owner, event.stake_mist, WorkerStatus.PENDING, event.timestamp_ms
+            )
 
     def _set_status(self, node_id: str, status: WorkerStatus) -> None:
         worker = self.workers.get(node_id)
@@ -174,7 +180,10 @@ class TokenIndex:
 
     def _withdraw(self, event: StakeWithdrawn) -> None:
         worker = self.workers.get(event.node_id)
-        if worker is None or worker.registered_at_ms > event.timestamp_ms:
+        if worker is None:
+            self._drop_worker_token(event.node_id)
+            return
+        if worker.registered_at_ms > event.timestamp_ms:
             return
         if worker.status is WorkerStatus.SLASHED:
             # The contract keeps the records of the slashed for ever.

@@ -116,13 +116,14 @@ class Registrar:
         return same and now is not None and now.status in _ELIGIBLE
 
     def _check_ready(self) -> None:
-        if not self._index.loaded or not self._view.fresh():
+        if not self._index.loaded or not self._index.settled or not self._view.fresh():
             age = self._view.age_ms()
+            found = "no checkpoint yet" if age is None else f"a view of {age // 1000} s"
             raise ApiError(
                 "not_ready",
-                "The master's view of the chain is too old to let anybody in.",
-                "no checkpoint yet" if age is None else f"a view of {age // 1000} s",
-                f"at most {STALE_MS // 1000} s",
+                "The master's view of the chain isn't good enough to let anybody in.",
+                found if self._index.settled else f"{found}, not all of it read yet",
+                f"at most {STALE_MS // 1000} s, all of it read",
                 "Try again in a few seconds; if it lasts, check the master's Sui endpoints and clock.",
             )
         if not self._ca.hash:
