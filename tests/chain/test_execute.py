@@ -13,6 +13,7 @@ from k3s_daas.chain import (
     MoveAbort,
     ObjectNotFound,
     OutcomeUnknown,
+    RpcFailed,
     SuiClient,
     TransactionFailed,
     answers,
@@ -350,3 +351,34 @@ async def test_what_was_never_sent_is_not_called_unknown(
             await chain.execute(pay(SUI))
     assert not isinstance(caught.value, OutcomeUnknown)
     assert await owner.balance(owner.address) == 10 * SUI
+
+
+async def test_a_refusal_after_a_lost_answer_may_mean_done_already(
+    new_wallet: Any, live_net: Any, proxy: Callable[[], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look-up comes too early; the next endpoint then refuses coins that are spent, by this very
+    transaction."""
+    lossy = await proxy()
+    owner = await new_wallet(10 * SUI)
+    urls = [lossy.url, live_net.url]
+    async with await SuiClient.connect(urls, "localnet", owner._key, timeout_s=0.5) as chain:
+        sent = lose_answer(lossy, monkeypatch)
+        look_up, looked = execute.Executor._look_up, 0
+
+        async def early(self: Any, digest: str) -> Any:
+            nonlocal looked
+            looked += 1
+            return None if looked == 1 else await look_up(self, digest)
+
+        once = chain._transport.once
+
+        async def spent(link: Any, name: str, pick: Any, request: Any) -> Any:
+            if name == "ExecuteTransaction" and link.endpoint.url == live_net.url:
+                raise RpcFailed(name, "INVALID_ARGUMENT", "object is not available for consumption")
+            return await once(link, name, pick, request)
+
+        monkeypatch.setattr(execute.Executor, "_look_up", early)
+        monkeypatch.setattr(chain._transport, "once", spent)
+        receipt = await chain.execute(pay(SUI))
+        assert [receipt.digest] == sent
+    assert await owner.balance(owner.address) == 9 * SUI - receipt.gas_mist

@@ -206,3 +206,31 @@ async def test_when_no_endpoint_answers_the_caller_is_told(
         await front.stop()
         with pytest.raises(ChainUnreachable):
             await collector.until(start + 2)
+
+
+async def test_fills_holes_and_drops_what_it_had(new_registry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that starts late, repeats itself and leaves checkpoints out; the node has them all."""
+    registry = await new_registry()
+    for mist in range(1, 7):
+        await registry.send(SOMEBODY, mist)
+    last = await tip(registry.chain)
+    after = last - 6
+    info, read = follow.Follower._info, follow.Follower._read
+
+    async def lagging(self: Any, link: Any) -> Any:
+        found = await info(self, link)
+        found.checkpoint_height = after + 1
+        return found
+
+    async def patchy(self: Any, link: Any, queue: Any) -> None:
+        for number in (after + 1, after + 3, after + 2, after + 3, last, last - 1):
+            await queue.put(await self._checkpoint(link, number))
+        await read(self, link, queue)
+
+    monkeypatch.setattr(follow.Follower, "_info", lagging)
+    monkeypatch.setattr(follow.Follower, "_read", patchy)
+    collector = Collector(registry.chain, after)
+    await collector.until(last)
+    await registry.send(SOMEBODY, 9)
+    assert await collector.until(last + 1) == list(range(after + 1, last + 2))
+    await collector.stop()

@@ -204,11 +204,9 @@ class Executor:
                     tried |= error.tried
                 except (RpcFailed, NotFound) as error:
                     detail = error.detail if isinstance(error, RpcFailed) else str(error)
-                    # After a lost answer a refusal may only mean "done already".
-                    if tried and (found := await self._look_up(digest)) is not None:
-                        return found
                     if not tried:
                         raise TransactionFailed(None, detail) from None
+                    # After a lost answer a refusal may only mean "done already".
                     tried[link.endpoint.url] = detail
                 else:
                     self._transport.prefer(link)
