@@ -201,6 +201,18 @@ async def test_events_older_than_the_snapshot_do_not_turn_it_back(
     assert follower.events == 4, "their effects were still looked at"
 
 
+async def test_an_older_generation_that_comes_again_displaces_nothing(
+    chain: Any, clock: Any, deployment: Any, tmp_path: Any
+) -> None:
+    chain.stake("worker-1")
+    created = chain.log[-1]
+    newest = chain.mint("worker-1")
+    follower = make(chain, clock, deployment, tmp_path)
+    follower._index.load(await chain.snapshot())
+    follower.take(created, 100)
+    assert follower._index.find(newest).generation == 2
+
+
 async def test_cursor_and_effect_are_committed_together(
     chain: Any, clock: Any, deployment: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
