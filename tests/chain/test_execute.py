@@ -382,3 +382,22 @@ async def test_a_refusal_after_a_lost_answer_may_mean_done_already(
         receipt = await chain.execute(pay(SUI))
         assert [receipt.digest] == sent
     assert await owner.balance(owner.address) == 9 * SUI - receipt.gas_mist
+
+
+async def test_a_dead_first_endpoint_does_not_blur_a_plain_refusal(
+    new_wallet: Any, live_net: Any, closed_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await new_wallet(10 * SUI)
+    async with await SuiClient.connect([closed_url, live_net.url], "localnet", owner._key) as chain:
+        sign, submit = type(owner._key).sign_transaction, execute.Executor._submit
+
+        async def dead_first(self: Any, encoded: bytes, signature: bytes, digest: str) -> Any:
+            chain._transport.prefer(chain._transport.links[0])
+            return await submit(self, encoded, signature, digest)
+
+        monkeypatch.setattr(execute.Executor, "_submit", dead_first)
+        monkeypatch.setattr(type(owner._key), "sign_transaction", lambda key, data: sign(key, data + b"x"))
+        with pytest.raises(TransactionFailed, match=r"not sent.*[Ss]ignature") as caught:
+            await chain.execute(pay(SUI))
+        assert caught.value.digest is None
+    assert await owner.balance(owner.address) == 10 * SUI

@@ -189,7 +189,7 @@ class Executor:
             read_mask=mask("effects", "events", "checkpoint"),
         )
         tried: dict[str, str] = {}
-        sent = False
+        sent = lost = False
 
         def pick(link: Link) -> Any:
             nonlocal sent
@@ -202,9 +202,10 @@ class Executor:
                     answer = await self._transport.once(link, "ExecuteTransaction", pick, request)
                 except ChainUnreachable as error:
                     tried |= error.tried
+                    lost = lost or sent
                 except (RpcFailed, NotFound) as error:
                     detail = error.detail if isinstance(error, RpcFailed) else str(error)
-                    if not tried:
+                    if not lost:
                         raise TransactionFailed(None, detail) from None
                     # After a lost answer a refusal may only mean "done already".
                     tried[link.endpoint.url] = detail
@@ -214,7 +215,7 @@ class Executor:
                 if (found := await self._look_up(digest)) is not None:
                     return found
             await asyncio.sleep(0.2 * (attempt + 1))
-        raise OutcomeUnknown(digest, tried) if sent else ChainUnreachable(tried)
+        raise OutcomeUnknown(digest, tried) if lost else ChainUnreachable(tried)
 
     async def _look_up(self, digest: str) -> Any | None:
         """The executed transaction when any endpoint knows it."""
@@ -270,8 +271,8 @@ async def batch_get(transport: Transport, ids: Sequence[str], *fields: str) -> l
     return found
 
 
-async def owned(transport: Transport, owner: str, type_: str, *fields: str) -> Any:
-    """All objects of `owner` with type `type_`, page by page."""
+async def owned(transport: Transport, owner: str, type_: str | None, *fields: str) -> Any:
+    """All objects of `owner`, or those with type `type_`, page by page."""
     token = b""
     while True:
         request = rpc.ListOwnedObjectsRequest(
