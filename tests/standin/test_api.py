@@ -14,7 +14,7 @@ from lightkube.core.exceptions import ApiError
 from lightkube.models.core_v1 import Container, NodeSpec, PodSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
-from lightkube.resources.core_v1 import Namespace, Node, Pod, Secret
+from lightkube.resources.core_v1 import Node, Pod, Secret
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 
 Wait = Callable[..., Any]
@@ -174,19 +174,6 @@ def test_a_living_node_ends_its_evicted_pods(cluster: Any, wait: Wait) -> None:
     eviction = Pod.Eviction(metadata=ObjectMeta(name="evicted", namespace="default"))
     kube.create(eviction, "evicted", namespace="default")
     wait(lambda: [p.metadata.name for p in kube.list(Pod, namespace="default")] == ["stays"])
-
-
-def test_server_side_apply_creates_and_then_changes(kube: Client) -> None:
-    for value in ("one", "two"):
-        kube.apply(Namespace(metadata=ObjectMeta(name="applied", labels={"v": value})), field_manager="test")
-    assert kube.get(Namespace, "applied").metadata.labels == {"v": "two"}
-
-
-def test_a_watch_tells_of_changes_as_they_happen(kube: Client) -> None:
-    stream = kube.watch(Node, fields={"metadata.name": "watched"}, server_timeout=20)
-    threading.Timer(0.3, lambda: kube.create(node("watched"))).start()
-    event, seen = next(iter(stream))
-    assert (event, seen.metadata.name) == ("ADDED", "watched")
 
 
 def whoami(cluster: Any, token: str) -> Any:
