@@ -189,7 +189,8 @@ async def work(module):
     if not published:
         return result
     async with await connect(module) as chain:
-        found = await find_registry(chain, chain.address, package_id, wanted.name)
+        deployment = await find_registry(chain, chain.address, wanted.name, package_id)
+        found = deployment and deployment.registry_id
         allowed = set()
         if found is not None:
             config = await Registry(chain, Deployment(package_id, found)).config()

@@ -13,8 +13,16 @@ version_added: "0.1.0"
 description:
   - Reads a registry's terms, its master, its workers and the records of their seal tokens. No secret is
     on-chain, and none is returned.
-  - Needs no wallet. Runs on the control node, with the Python that has k3s-daas installed.
+  - Finds the registry by its ids, or by its name among those that a wallet administers. By name, a registry
+    that isn't there is no error; RV(exists) says so.
+  - Runs on the control node, with the Python that has k3s-daas installed.
 options:
+  name:
+    description: Name of the registry, looked up among those that the wallet in O(key_file) administers.
+    type: str
+  key_file:
+    description: Path of that wallet's key. Only its address is used.
+    type: path
   node_ids:
     description: Read only these workers; all of them when not given.
     type: list
@@ -22,11 +30,9 @@ options:
   package_id:
     description: Id of the published package. In check mode it may be empty or V(published by this run).
     type: str
-    required: true
   registry_id:
     description: Id of the registry. In check mode it may be empty or V(published by this run).
     type: str
-    required: true
   network:
     description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
     type: str
@@ -65,6 +71,15 @@ EXAMPLES = r"""
   delegate_to: localhost
   register: info
 
+- name: Find the registry that my wallet administers
+  sui_registry_info:
+    name: my-fleet
+    key_file: ~/.k3s-daas/operator.key
+    network: testnet
+    endpoints: [https://fullnode.testnet.sui.io:443]
+  delegate_to: localhost
+  register: found
+
 - name: Refuse to go on with a slashed worker
   ansible.builtin.assert:
     that: info.workers[inventory_hostname].status != 'slashed'
@@ -72,8 +87,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 exists:
-  description: False in check mode when the registry would only be created by the run.
+  description: Whether there is such a registry; false also where it would only be created by the run.
   type: bool
+  returned: success
+package_id:
+  description: The package of the registry; empty when there is none.
+  type: str
+  returned: success
+registry_id:
+  description: The registry; empty when there is none.
+  type: str
   returned: success
 registry:
   description: The registry's terms and totals.
@@ -94,46 +117,77 @@ chain:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import CONNECTION_SPEC, REGISTRY_SPEC, connect, registry_ids, run
+from ansible.module_utils.k3s_daas_chain import CONNECTION_SPEC, connect, registry_ids, run
 
 try:
-    from k3s_daas.registry import Deployment, Registry, check_node_id
+    from k3s_daas.registry import Deployment, Registry, check_node_id, find_registry
     from k3s_daas.registry.render import to_json
 except ImportError:
     pass  # run() reports it
+
+
+NOTHING = {"exists": False, "package_id": "", "registry_id": "", "registry": {}, "master": None}
+NOTHING |= {"workers": {}, "chain": {}, "changed": False}
 
 
 async def work(module):
     names = module.params["node_ids"]
     for name in names or ():
         check_node_id(name)
-    if not registry_ids(module, "package_id", "registry_id"):
-        return {"changed": False, "exists": False, "registry": {}, "master": None, "workers": {}, "chain": {}}
-    async with await connect(module, with_key=False) as chain:
-        registry = Registry(chain, Deployment(module.params["package_id"], module.params["registry_id"]))
-        sequence, timestamp_ms = await chain.latest_checkpoint()
-        if names is None:
-            snapshot = await registry.snapshot()
-            config, workers, tokens = snapshot.config, snapshot.workers, snapshot.worker_tokens
-        else:
-            config = await registry.config()
-            workers, tokens = await registry.workers_by_id(names), await registry.worker_tokens(names)
-        return {
-            "changed": False,
-            "exists": True,
-            "registry": to_json(config),
-            "master": to_json(config.master),
-            "workers": {
-                name: to_json(worker) | {"seal_token": to_json(tokens.get(name))}
-                for name, worker in sorted(workers.items())
-            },
-            "chain": {"id": chain.chain_id, "checkpoint": sequence, "timestamp_ms": timestamp_ms},
-        }
+    by_name = module.params["name"] is not None
+    if not by_name and not registry_ids(module, "package_id", "registry_id"):
+        return NOTHING
+    async with await connect(module, with_key=by_name) as chain:
+        deployment = (
+            await find_registry(chain, chain.address, module.params["name"])
+            if by_name
+            else Deployment(module.params["package_id"], module.params["registry_id"])
+        )
+        if deployment is None:
+            return NOTHING
+        return await read(chain, deployment, names)
+
+
+async def read(chain, deployment, names):
+    registry = Registry(chain, deployment)
+    sequence, timestamp_ms = await chain.latest_checkpoint()
+    if names is None:
+        snapshot = await registry.snapshot()
+        config, workers, tokens = snapshot.config, snapshot.workers, snapshot.worker_tokens
+    else:
+        config = await registry.config()
+        workers, tokens = await registry.workers_by_id(names), await registry.worker_tokens(names)
+    return {
+        "changed": False,
+        "exists": True,
+        "package_id": deployment.package_id,
+        "registry_id": deployment.registry_id,
+        "registry": to_json(config),
+        "master": to_json(config.master),
+        "workers": {
+            name: to_json(worker) | {"seal_token": to_json(tokens.get(name))}
+            for name, worker in sorted(workers.items())
+        },
+        "chain": {"id": chain.chain_id, "checkpoint": sequence, "timestamp_ms": timestamp_ms},
+    }
 
 
 def main():
-    spec = {"node_ids": {"type": "list", "elements": "str"}} | CONNECTION_SPEC | REGISTRY_SPEC
-    run(AnsibleModule(argument_spec=spec, supports_check_mode=True), work)
+    spec = CONNECTION_SPEC | {
+        "name": {"type": "str"},
+        "key_file": {"type": "path", "no_log": False},
+        "package_id": {"type": "str"},
+        "registry_id": {"type": "str"},
+        "node_ids": {"type": "list", "elements": "str"},
+    }
+    module = AnsibleModule(
+        argument_spec=spec,
+        required_one_of=[("name", "registry_id")],
+        mutually_exclusive=[("name", "registry_id")],
+        required_together=[("name", "key_file"), ("package_id", "registry_id")],
+        supports_check_mode=True,
+    )
+    run(module, work)
 
 
 if __name__ == "__main__":

@@ -279,10 +279,11 @@ async def test_a_registry_is_found_by_its_name(new_registry: Any, new_wallet: An
     chain, package = registry.chain, registry.deployment.package_id
     second: Registry = await new_registry(chain, name="second")
     for found, name in ((registry, "first"), (second, "second")):
-        assert await find_registry(chain, chain.address, package, name) == found.deployment.registry_id
-    assert await find_registry(chain, chain.address, package, "third") is None
+        assert await find_registry(chain, chain.address, name) == found.deployment
+        assert await find_registry(chain, chain.address, name, package) == found.deployment
+    assert await find_registry(chain, chain.address, "third") is None
     stranger = await new_wallet()
-    assert await find_registry(stranger, stranger.address, package, "first") is None
+    assert await find_registry(stranger, stranger.address, "first") is None
 
 
 def test_a_compiled_package_is_a_value() -> None:

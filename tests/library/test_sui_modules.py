@@ -506,6 +506,17 @@ async def test_info_reads_everything_without_a_key(fleet: Operator) -> None:
     assert "RFC 1123" in (await fleet("sui_registry_info", node_ids=["no_label"]))["msg"]
 
 
+async def test_info_finds_a_registry_by_its_name(fleet: Operator, new_operator: Any) -> None:
+    name = (await fleet("sui_registry_info"))["registry"]["name"]
+    by_name = {"package_id": None, "registry_id": None, "name": name}
+    found = await fleet("sui_registry_info", key_file=str(fleet.key_file), **by_name)
+    assert (found["exists"], found["package_id"], found["registry_id"]) == (True, *fleet.ids.values()), found
+    other = await fleet("sui_registry_info", key_file=str(fleet.key_file), **by_name | {"name": "other"})
+    assert (other["failed"], other["exists"], other["registry_id"]) == (False, False, "")
+    stranger = await new_operator()
+    assert not (await stranger("sui_registry_info", key_file=str(stranger.key_file), **by_name))["exists"]
+
+
 async def test_an_unreachable_chain_is_named(fleet: Operator) -> None:
     urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
     result = await fleet("sui_registry_info", endpoints=urls, timeout_s=0.5)

@@ -148,8 +148,8 @@ class SuiClient:
             if not token:
                 return
 
-    async def owned_objects(self, owner: str, type_: str) -> AsyncIterator[Object]:
-        """All objects of one type that an address owns."""
+    async def owned_objects(self, owner: str, type_: str | None = None) -> AsyncIterator[Object]:
+        """All objects that an address owns, or those of one type."""
         async for found in owned(self._transport, bcs.normalize_address(owner), type_, *_OBJECT):
             yield answers.to_object(found)
 

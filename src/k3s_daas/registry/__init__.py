@@ -2,6 +2,7 @@
 
 from k3s_daas.registry.client import EndpointsDisagree, MissingCap, Registry, agreeing_worker
 from k3s_daas.registry.deploy import (
+    AmbiguousRegistry,
     CompiledPackage,
     create_registry,
     find_package,
@@ -41,6 +42,7 @@ from k3s_daas.registry.model import (
 )
 
 __all__ = [
+    "AmbiguousRegistry",
     "CompiledPackage",
     "Deployment",
     "EndpointsDisagree",

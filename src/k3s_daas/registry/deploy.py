@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from k3s_daas.chain.errors import ObjectNotFound
+from k3s_daas.chain.errors import ChainError, ObjectNotFound
 from k3s_daas.chain.model import Preview, Receipt
 from k3s_daas.registry.model import Deployment, RegistryParams
 
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from k3s_daas.chain.transaction import Build, Transaction
 
 UPGRADE_CAP_TYPE = "0x2::package::UpgradeCap"
+ADMIN_CAP = "::worker_registry::AdminCap"
+
+
+class AmbiguousRegistry(ChainError):
+    """One wallet administers several registries of the same name."""
+
+    def __init__(self, name: str, owner: str, found: Sequence[Deployment]) -> None:
+        listed = ", ".join(f"{one.registry_id} in package {one.package_id}" for one in found)
+        super().__init__(
+            f"Found {len(found)} registries called {name!r} that {owner} administers ({listed}), wanted one. "
+            "Name the one to use by its ids."
+        )
 
 
 @dataclass(frozen=True)
@@ -65,19 +77,30 @@ async def preview_publish(chain: SuiClient, package: CompiledPackage) -> Preview
     return await chain.simulate(publishing(package, chain.require_address()))
 
 
-async def find_registry(chain: SuiClient, owner: str, package_id: str, name: str) -> str | None:
-    """Id of the registry called `name` whose AdminCap `owner` holds, or None. Names are unique only within
-    one owner's registries; of several the one created first, by id, is taken every time."""
-    ids = sorted(
-        [
-            str(cap.json["registry"])
-            async for cap in chain.owned_objects(owner, f"{package_id}::worker_registry::AdminCap")
-        ]
-    )
-    for found in await chain.get_objects(ids):
-        if found is not None and found.json.get("name") == name:
-            return found.id
-    return None
+async def find_registry(
+    chain: SuiClient, owner: str, name: str, package_id: str | None = None
+) -> Deployment | None:
+    """The registry called `name` whose AdminCap `owner` holds, in any package or only in `package_id`.
+
+    The name decides, not the bytecode: sources that changed since must not lead to a second registry, in
+    which everybody would stake again. Raises AmbiguousRegistry when two packages have one of that name.
+    """
+    kind = f"{package_id}{ADMIN_CAP}" if package_id else None
+    packages = {
+        str(cap.json["registry"]): cap.type.removesuffix(ADMIN_CAP)
+        async for cap in chain.owned_objects(owner, kind)
+        if cap.type.endswith(ADMIN_CAP)
+    }
+    found = [
+        Deployment(packages[record.id], record.id)
+        for record in await chain.get_objects(sorted(packages))
+        if record is not None
+        and record.json.get("name") == name
+        and record.type == f"{packages[record.id]}::worker_registry::Registry"
+    ]
+    if len(found) > 1:
+        raise AmbiguousRegistry(name, owner, found)
+    return found[0] if found else None
 
 
 def creating_registry(package_id: str, params: RegistryParams) -> Build:
