@@ -91,6 +91,21 @@ async def test_slashed_while_it_registers(bench: Any, monkeypatch: pytest.Monkey
     assert bench.kube.locked("worker-1")
 
 
+async def test_a_registration_under_way_does_not_unlock_a_slashed_name(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await staked(bench)
+
+    async def removed_meanwhile() -> None:
+        bench.chain.slash("worker-1")
+        await bench.catch_up()
+        await bench.state.remover.sweep()
+
+    monkeypatch.setattr(bench.state.registrar._passwords, "cover", removed_meanwhile)
+    assert bench.refusal(await bench.register(token, "worker-1")) == (403, "worker_not_eligible")
+    assert bench.kube.locked("worker-1")
+
+
 async def test_a_full_disk_lets_nobody_in_and_is_said(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     token = await staked(bench)
 
