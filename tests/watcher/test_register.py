@@ -375,13 +375,23 @@ def command(write_config, tmp_path, token, chain, monkeypatch, outputs):
                 f"--seal-token-file={token_file}",
                 f"--token-out={outputs.token}",
                 f"--password-out={outputs.password}",
-                f"--joined-marker={tmp_path / 'client-kubelet.crt'}",
+                f"--joined-marker={tmp_path / 'agent-joined'}",
+                f"--agent-dir={tmp_path / 'agent'}",
                 "--wait=1",
                 *more,
             ]
         )
 
     return run
+
+
+def leave_certificate(agent_dir: Path) -> list[Path]:
+    """What an agent has when it was stopped between its certificate and its Node."""
+    agent_dir.mkdir()
+    paths = [agent_dir / "client-kubelet.crt", agent_dir / "client-kubelet.key"]
+    for path in paths:
+        path.write_text("")
+    return paths
 
 
 async def test_the_command_says_what_it_did_and_no_secret(command, capsys, outputs, token, master):
@@ -410,10 +420,47 @@ async def test_the_command_prints_found_wanted_and_fix(command, capsys, master, 
 async def test_a_joined_node_registers_no_more(command, capsys, tmp_path, master):
     import asyncio
 
-    (tmp_path / "client-kubelet.crt").write_text("")
+    (tmp_path / "agent-joined").touch()
+    kept = leave_certificate(tmp_path / "agent")
     assert await asyncio.to_thread(command) == Exit.OK
     assert master.tokens == []
     assert "nothing to do" in capsys.readouterr().out
+    assert all(path.exists() for path in kept)
+
+
+async def test_an_interrupted_join_starts_over_without_its_certificate(
+    command, capsys, tmp_path, master, outputs
+):
+    """k3s would show the certificate of a Node that doesn't exist, and be refused with any token."""
+    import asyncio
+
+    leftover = leave_certificate(tmp_path / "agent")
+    (tmp_path / "agent" / "containerd").mkdir()
+    assert await asyncio.to_thread(command) == Exit.OK
+    assert len(master.tokens) == 1
+    assert outputs.token.exists()
+    assert [entry.name for entry in (tmp_path / "agent").iterdir()] == ["containerd"]
+    said = capsys.readouterr().out
+    assert all(f"removed {path}" in said for path in leftover)
+
+
+async def test_a_refused_registration_leaves_the_certificate(command, tmp_path, master, refusal):
+    import asyncio
+
+    leftover = leave_certificate(tmp_path / "agent")
+    master.on_register = lambda _: refusal(401, "token_expired")
+    assert await asyncio.to_thread(command) == Exit.TOKEN_REFUSED
+    assert all(path.exists() for path in leftover)
+
+
+async def test_a_certificate_that_stays_is_an_error(command, capsys, tmp_path):
+    import asyncio
+
+    (tmp_path / "agent" / "client-kubelet.crt").mkdir(parents=True)
+    assert await asyncio.to_thread(command) == Exit.FAILED
+    error = capsys.readouterr().err
+    assert "client-kubelet.crt: Is a directory" in error
+    assert "fix:" in error
 
 
 @pytest.mark.parametrize(

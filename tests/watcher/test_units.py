@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shutil
@@ -11,10 +12,12 @@ from pathlib import Path
 import jinja2
 import pytest
 
+from k3s_daas_watcher import register_command
 from k3s_daas_watcher.config import WatcherConfig
 from k3s_daas_watcher.errors import Exit
 
-TEMPLATES = Path(__file__).parents[2] / "roles" / "watcher" / "templates"
+ROLES = Path(__file__).parents[2] / "roles"
+TEMPLATES = ROLES / "watcher" / "templates"
 VARIABLES = {
     "watcher_venv": "/opt/k3s-daas/venv",
     "watcher_network": "localnet",
@@ -78,6 +81,20 @@ def test_units_and_code_mean_the_same_files():
     assert config.confirmation_file.startswith("/run/k3s-daas/")
     assert "RuntimeDirectory=k3s-daas\n" in control
     assert "RuntimeDirectoryPreserve=yes\n" in control
+
+
+def test_the_agent_marks_its_join_where_registration_looks():
+    agent = (ROLES / "k3s_agent" / "templates" / "k3s-agent.service.j2").read_text()
+    # With Type=notify this runs after READY, never before.
+    assert "Type=notify\n" in agent
+    assert f"ExecStartPost=-/usr/bin/touch {register_command.JOINED_MARKER}\n" in agent
+    assert register_command.JOINED_MARKER.parent == Path("/var/lib/k3s-daas")
+    assert "StateDirectory=k3s-daas\n" in agent
+    assert "Requires=k3s-daas-register.service\n" in agent
+    parser = argparse.ArgumentParser()
+    register_command.add_arguments(parser)
+    directory = parser.get_default("agent_dir")
+    assert f"ReadWritePaths=/etc/rancher -{directory}\n" in render("k3s-daas-register.service")
 
 
 def test_no_unit_carries_a_secret_or_a_way_to_one():

@@ -100,7 +100,7 @@ async def register(
             write_atomic(outputs.ca, ca)
         write_atomic(outputs.token, answer.token.encode() + b"\n")
     except OSError as error:
-        raise _unwritable(Path(error.filename or outputs.token), error) from None
+        raise unwritable(Path(error.filename or outputs.token), error) from None
     return Joined(config.node_id, answer.server, answer.expires_at_ms)
 
 
@@ -189,10 +189,11 @@ def _make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError) -> Refusal:
+def unwritable(path: Path, error: OSError) -> Refusal:
+    """What to tell of a file or directory that this command may not change."""
     return Refusal(
         "file_unwritable",
         "a file can't be written",

@@ -14,9 +14,10 @@ from .clock import SystemClock
 from .connect import readers
 from .errors import Exit, Refusal
 from .findings import SIMULATED_NOTICE, when
-from .register import Joined, Outputs, register
+from .register import Joined, Outputs, register, unwritable
 
-JOINED_MARKER = Path("/var/lib/rancher/k3s/agent/client-kubelet.crt")
+# Made by the agent's unit once k3s says READY, which it does when the Node is there, not before.
+JOINED_MARKER = Path("/var/lib/k3s-daas/agent-joined")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=JOINED_MARKER,
         help="nothing is done when this file exists: a joined agent needs no token (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--agent-dir",
+        type=Path,
+        default=Path("/var/lib/rancher/k3s/agent"),
+        help="where an agent that didn't get to join leaves its certificate (default: %(default)s)",
     )
     parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="per step (default: 30)")
 
@@ -56,11 +63,29 @@ def _run(options: argparse.Namespace) -> Exit:
     token = sealfile.read(sealfile.find(options.seal_token_file))
     outputs = Outputs(options.token_out, options.password_out, options.ca_out)
     joined = asyncio.run(_register(settings, token, outputs, options.wait))
+    _forget_certificate(options.agent_dir)
     print(
         f"{joined.node_id} may join {joined.server} until {when(joined.expires_at_ms)}: "
         f"join token in {options.token_out}"
     )
     return Exit.OK
+
+
+def _forget_certificate(agent_dir: Path) -> None:
+    """Remove the kubelet certificate of a join that was interrupted. Raises Refusal.
+
+    k3s 1.34 shows it together with the new token, and is refused for it as long as its Node doesn't exist:
+    with it the agent never joins. After the registration, so that one that fails leaves all as it was.
+    """
+    for name in ("client-kubelet.crt", "client-kubelet.key"):
+        leftover = agent_dir / name
+        try:
+            leftover.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise unwritable(leftover, error) from None
+        print(f"removed {leftover}, left by a join that was interrupted")
 
 
 async def _register(settings: config.WatcherConfig, token: str, outputs: Outputs, wait_s: float) -> Joined:
