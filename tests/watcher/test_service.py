@@ -247,6 +247,12 @@ def test_an_address_that_is_taken_is_named():
             service.bind(f"127.0.0.1:{taken.getsockname()[1]}")
 
 
+def test_its_answers_are_not_held_back():
+    # asyncio switches Nagle's algorithm off only for sockets that say that they are TCP.
+    with service.bind("127.0.0.1:0") as bound:
+        assert bound.proto == socket.IPPROTO_TCP
+
+
 # --- /health ---
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from k3s_daas.listening import split_listen
 from k3s_daas.registry import Deployment
 
 _OBJECT_ID = re.compile(r"0x[0-9a-f]{64}")
@@ -41,14 +42,6 @@ def _sui_endpoint(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise ValueError("wanted http(s)://host[:port] of a Sui full node, without credentials")
     return value
-
-
-def split_listen(value: str) -> tuple[str, int]:
-    """("0.0.0.0", 8443) of "0.0.0.0:8443"; IPv6 in brackets. Raises ValueError."""
-    host, separator, port = value.rpartition(":")
-    if not separator or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError("wanted address:port, for example 0.0.0.0:8443")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _listen(value: str) -> str:

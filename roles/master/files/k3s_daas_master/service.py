@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import uvicorn
 from starlette.applications import Starlette
 
-from k3s_daas import systemd
+from k3s_daas import listening, systemd
 from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import Registry
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
-from k3s_daas_master.config import Config, split_listen
+from k3s_daas_master.config import Config
 from k3s_daas_master.errors import StateError
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
@@ -176,20 +176,12 @@ def _server(app: Starlette, tls: tuple[str, str] | None = None) -> Server:
 
 def bind(listen: str) -> socket.socket:
     """A bound socket for "address:port". Raises StateError."""
-    host, port = split_listen(listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio switches Nagle's algorithm off only where it reads TCP here;
-    # with it on, every answer to a kept connection takes 40 ms.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
+        return listening.bind(listen)
     except OSError as error:
-        sock.close()
         raise StateError(
             f"Can't listen on {listen}: {error.strerror}. Is another service on that port? (ss -tlnp)"
         ) from None
-    return sock
 
 
 async def _up(servers: list[Server], serving: list[asyncio.Task[None]]) -> None:

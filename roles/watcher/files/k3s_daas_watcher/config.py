@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from k3s_daas.chainconfig import ChainConfig, InvalidConfig, parse, read
+from k3s_daas.listening import split_listen
 
 from .errors import Exit, Refusal
 
@@ -33,15 +34,6 @@ def _unit(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9:_.@-]{1,240}\.service", value) or value.startswith("-"):
         raise ValueError("wanted the name of a systemd service, like k3s-agent.service")
     return value
-
-
-def split_listen(value: str) -> tuple[str, int]:
-    """`host:port` as a pair; raises ValueError."""
-    host, separator, port = value.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("wanted <address>:<port>, like 127.0.0.1:10280")
-    return host, int(port)
 
 
 def _loopback(value: str) -> str:

@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable, Generator
 
 import uvicorn
 
-from k3s_daas import logs, systemd
+from k3s_daas import listening, logs, systemd
 
 from .clock import Clock
-from .config import split_listen
 from .errors import Exit, Refusal
 from .health import application
 from .watcher import Slashed, Watcher
@@ -32,18 +31,18 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(watcher: Watcher, clock: Clock, listening: socket.socket, stop: asyncio.Event) -> Exit:
-    """Run until `stop` is set or the worker is slashed. Closes `listening`."""
+async def serve(watcher: Watcher, clock: Clock, sock: socket.socket, stop: asyncio.Event) -> Exit:
+    """Run until `stop` is set or the worker is slashed. Closes `sock`."""
     try:
         if watcher.store.slashed:
             return await _shut_down(watcher, stop)
         # Before READY: a worker slashed while this host was down must not look started.
         await watcher.check_chain()
-        return await _run(watcher, clock, listening, stop)
+        return await _run(watcher, clock, sock, stop)
     except Slashed:
         return await _shut_down(watcher, stop)
     finally:
-        listening.close()
+        sock.close()
         await watcher.close()
 
 
@@ -60,7 +59,7 @@ async def _shut_down(watcher: Watcher, stop: asyncio.Event) -> Exit:
     return Exit.STOP_UNCONFIRMED
 
 
-async def _run(watcher: Watcher, clock: Clock, listening: socket.socket, stop: asyncio.Event) -> Exit:
+async def _run(watcher: Watcher, clock: Clock, sock: socket.socket, stop: asyncio.Event) -> Exit:
     config = watcher.config
     server = _Server(
         uvicorn.Config(
@@ -84,7 +83,7 @@ async def _run(watcher: Watcher, clock: Clock, listening: socket.socket, stop: a
             name="heartbeat",
         ),
     }
-    http = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    http = asyncio.create_task(server.serve(sockets=[sock]), name="http")
     # Ends at once where no watchdog watches, so nobody waits for it.
     watchdog = asyncio.create_task(systemd.watchdog(lambda: alive(watcher, clock)))
     stopped = asyncio.create_task(stop.wait())
@@ -148,15 +147,10 @@ async def _finish(http: asyncio.Task[None]) -> None:
 
 def bind(listen: str) -> socket.socket:
     """The listening socket. Raises Refusal when the address is taken."""
-    host, port = split_listen(listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(64)
+        bound = listening.bind(listen)
+        bound.listen(64)
     except OSError as error:
-        listening.close()
         raise Refusal(
             "listen_failed",
             "the API's address can't be had",
@@ -165,7 +159,7 @@ def bind(listen: str) -> socket.socket:
             fix="stop what listens there (`ss -ltnp`), or set another watcher_listen",
             exit_code=Exit.CONFIG,
         ) from None
-    return listening
+    return bound
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:
