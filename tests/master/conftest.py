@@ -331,6 +331,8 @@ class FakeKube:
     # What becomes of an evicted pod: "gone", "stuck" (terminates for ever), "refused" (a budget forbids it).
     eviction: str = "gone"
     broken: bool = False
+    # Whether what a deleted node owned goes at once, or only with `collect_garbage`; both happen.
+    prompt_garbage_collection: bool = True
 
     def app(self) -> Starlette:
         secrets = "/api/v1/namespaces/kube-system/secrets"
@@ -415,6 +417,20 @@ class FakeKube:
             "data": {"hash": b64(join.node_password_hash(password))},
         }
 
+    def _own_passwords(self) -> None:
+        """What k3s' controller does: a node that is there owns its password."""
+        for name in self.nodes:
+            if found := self.secrets.get(f"{name}.node-password.k3s"):
+                found["metadata"]["ownerReferences"] = [
+                    {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
+                ]
+
+    def collect_garbage(self) -> None:
+        """Delete what nodes own that are gone."""
+        for key, found in list(self.secrets.items()):
+            if any(owner["name"] not in self.nodes for owner in found["metadata"].get("ownerReferences", [])):
+                del self.secrets[key]
+
     def asked(self, *methods: str) -> list[str]:
         """The requests of these methods, in order."""
         return [f"{m} {p}" for m, p in self.requests if m in methods]
@@ -444,9 +460,10 @@ class FakeKube:
         if name not in self.nodes:
             return status(404, "NotFound")
         if request.method == "DELETE":
+            self._own_passwords()
             del self.nodes[name]
-            # k3s removes the password together with the node.
-            self.secrets.pop(f"{name}.node-password.k3s", None)
+            if self.prompt_garbage_collection:
+                self.collect_garbage()
             return status(200, "Success")
         assert request.headers["content-type"] == "application/merge-patch+json"
         _merge(self.nodes[name], await request.json())

@@ -169,6 +169,35 @@ async def test_killed_at_any_step_it_goes_on(bench: Any, step: str, monkeypatch:
     assert bench.state.store.open_removals() == []
 
 
+async def test_the_name_is_taken_when_what_the_node_owned_is_collected(bench: Any) -> None:
+    await slashed(bench)
+    bench.kube.prompt_garbage_collection = False
+    await bench.state.remover.sweep()
+    assert "worker-1" not in bench.kube.nodes
+    bench.kube.collect_garbage()
+    assert bench.kube.locked("worker-1"), "not free until the next reconcile"
+
+
+async def test_killed_after_the_deletion_the_name_is_taken_too(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await slashed(bench)
+    bench.kube.prompt_garbage_collection = False
+    delete = bench.state.remover._cluster.delete_node
+
+    async def killed(node_id: str) -> None:
+        await delete(node_id)
+        raise ClusterError("killed here")
+
+    monkeypatch.setattr(bench.state.remover._cluster, "delete_node", killed)
+    await bench.state.remover.sweep()
+    assert "worker-1" not in bench.kube.nodes
+    await bench.restart()
+    await bench.state.remover.sweep()
+    bench.kube.collect_garbage()
+    assert bench.kube.locked("worker-1")
+
+
 async def test_slashed_while_the_master_was_down(bench: Any) -> None:
     await bench.join("worker-1")
     bench.chain.stake("worker-2")
@@ -183,8 +212,13 @@ async def test_doing_it_again_is_harmless(bench: Any) -> None:
     await bench.state.remover.sweep()
     bench.kube.requests.clear()
     assert await bench.state.remover.remove("worker-1")
-    # It looks, and tries to cordon what isn't there: nothing else.
-    assert bench.kube.asked("POST", "PUT", "PATCH", "DELETE") == [f"PATCH {NODE}"]
+    # It tries to cordon what isn't there and locks the name once more: nothing else.
+    secrets = "/api/v1/namespaces/kube-system/secrets"
+    assert bench.kube.asked("POST", "PUT", "PATCH", "DELETE") == [
+        f"PATCH {NODE}",
+        f"POST {secrets}",
+        f"PUT {secrets}/worker-1.node-password.k3s",
+    ]
 
 
 async def test_a_slashed_node_that_comes_back_goes_again(bench: Any) -> None:

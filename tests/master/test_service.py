@@ -23,7 +23,9 @@ import httpx
 import pytest
 import pytest_asyncio
 import yaml
+from lightkube import Client
 from lightkube.config.kubeconfig import KubeConfig
+from lightkube.resources.core_v1 import Secret
 
 from k3s_daas import join, seal
 from k3s_daas.registry import StakeRequest, WorkerStatus
@@ -314,11 +316,15 @@ async def test_a_worker_comes_and_is_slashed_while_another_stays(stage: Stage) -
         refused = (await stage.post("/api/v1/nodes/heartbeat", goes, "worker-2")).status_code == 403
         password = await stage.cluster.node_password("worker-2")
         gone = "worker-2" not in await stage.cluster.nodes()
-        return refused and gone and password is not None and password.locked
+        finished = "slashed worker removed" in master.log.read_text()
+        return refused and gone and finished and password is not None and password.locked
 
     await stage.until(removed)
     refused = await stage.post("/api/v1/register-worker", goes, "worker-2")
     assert refused.json()["error"]["code"] == "worker_slashed"
+    kube = Client(config=KubeConfig.from_file(stage.kubeconfig), namespace="kube-system")
+    lock = kube.get(Secret, join.node_password_secret_name("worker-2"))
+    assert not lock.metadata.ownerReferences, "else it is collected after its node, and the name is free"
     nodes = await stage.cluster.nodes()
     assert set(nodes) == {"worker-1"}
     assert nodes["worker-1"].ready

@@ -97,10 +97,14 @@ class NodePasswordKeeper:
             await self._have(worker.node_id, password, await self._cluster.node_password(worker.node_id))
             return password
 
-    async def lock(self, node_id: str) -> None:
-        """Give the name a random password that nobody knows. Raises ClusterError."""
+    async def lock(self, node_id: str, *, afresh: bool = False) -> None:
+        """Give the name a random password that nobody knows. Raises ClusterError.
+
+        `afresh`: also when it has one. For a name whose Node is gone: k3s has made that Node the owner of the
+        Secret, which is collected with it a moment later; one put anew has no owner and stays.
+        """
         async with self._lock(node_id):
-            found = await self._cluster.node_password(node_id)
+            found = None if afresh else await self._cluster.node_password(node_id)
             if found is None or not found.locked or not found.hash:
                 await self._put_random(node_id)
 

@@ -105,8 +105,8 @@ class Remover:
             await self._drain(node_id)
             await self._cluster.delete_node(node_id)
             _log.info("node deleted", node_id=node_id)
-            # k3s deletes the password together with the node.
-            await self._passwords.lock(node_id)
+        # Also when the node was gone before: we may have deleted it before a crash.
+        await self._passwords.lock(node_id, afresh=True)
         self._store.finish_removal(node_id, self._clock.now_ms())
         self.finished += 1
         _log.info("slashed worker removed", node_id=node_id)
