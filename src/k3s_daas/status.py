@@ -21,15 +21,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from k3s_daas import join
 from k3s_daas.chain.errors import ChainError
 from k3s_daas.chainconfig import ChainConfig, InvalidConfig, load_chain, parse
-from k3s_daas.registry import Master, Registry, RegistryConfig, SealTokenRecord, Worker
+from k3s_daas.registry import Master, Registry, RegistryConfig, SealTokenRecord, Worker, WorkerStatus
 from k3s_daas.units import format_sui
 
 WORKERS_PATH = "/api/v1/workers"
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
+# Of the table where it doesn't go to a terminal: what a log or Ansible's output shows without wrapping it.
+WIDTH = 100
 
 OK, INCOMPLETE, CHAIN_UNREADABLE, CONFIG = 0, 1, 10, 78
 
@@ -44,6 +50,7 @@ class Report:
     tokens: dict[str, SealTokenRecord]
     now_ms: int
     from_master: dict[str, dict[str, Any]] = field(default_factory=dict)
+    master_well: bool = False
     from_cluster: dict[str, dict[str, Any]] | None = None
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
@@ -130,6 +137,7 @@ def _ask_master(report: Report, master: Master | None) -> None:
             report.from_master[entry["node_id"]] = entry
     about = answer.get("master")
     problems = about.get("problems") if isinstance(about, dict) else None
+    report.master_well = not problems
     for problem in problems if isinstance(problems, list) else []:
         # The master works, and says itself what it can't do at the moment.
         report.notices.append(f"master: {problem!s:.300}")
@@ -185,22 +193,25 @@ def _note_stand_in(report: Report, text: str) -> None:
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
-    """One entry per worker on-chain."""
+    """One entry per worker on-chain. `node` is ready, not_ready, not_joined (never was), gone, or None."""
     result = []
     for worker in report.workers:
         token = report.tokens.get(worker.node_id)
-        seen = report.from_master.get(worker.node_id, {})
-        heartbeat = seen.get("last_heartbeat_ms")
+        seen = report.from_master.get(worker.node_id)
+        heartbeat = (seen or {}).get("last_heartbeat_ms")
+        node = _node_state(report, worker, seen)
         result.append(
             {
                 "node_id": worker.node_id,
                 "owner": worker.owner,
                 "stake_mist": str(worker.stake_mist),
                 "status": worker.status.value,
-                "node_ready": _ready(report, worker.node_id, seen),
+                "node": node,
+                "node_ready": None if node is None else node == "ready",
                 "token_generation": token.generation if token else None,
                 "token_expires_at_ms": token.expires_at_ms if token else None,
                 "token_revoked": token.revoked if token else None,
+                "known_to_master": seen is not None,
                 "last_heartbeat_ms": heartbeat if isinstance(heartbeat, int) else None,
                 "last_heartbeat_age_s": (
                     round(max(0, report.now_ms - heartbeat) / 1000, 1) if isinstance(heartbeat, int) else None
@@ -210,11 +221,17 @@ def rows(report: Report) -> list[dict[str, Any]]:
     return result
 
 
-def _ready(report: Report, node_id: str, seen: dict[str, Any]) -> bool | None:
+def _node_state(report: Report, worker: Worker, seen: dict[str, Any] | None) -> str | None:
     if report.from_cluster is not None:
-        return bool(report.from_cluster.get(node_id, {}).get("ready", False))
-    ready = seen.get("node_ready")
-    return ready if isinstance(ready, bool) else None
+        node = report.from_cluster.get(worker.node_id)
+        ready = None if node is None else node["ready"]
+    elif seen is not None and (report.master_well or seen.get("node_ready") is not None):
+        ready = seen.get("node_ready")
+    else:
+        return None
+    if ready is None:
+        return "not_joined" if worker.status is WorkerStatus.PENDING else "gone"
+    return "ready" if ready else "not_ready"
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -243,53 +260,65 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def print_table(report: Report) -> None:
     """Print the report for people."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ModuleNotFoundError:
-        # A dependency of the control node only; hosts ask with --json.
-        print(
-            "k3s-daas status: the table needs the library rich, which is not here; use --json",
-            file=sys.stderr,
-        )
-        print(json.dumps(as_json(report), indent=2))
-        return
-    table = Table(title=f"K3s-DaaS · {report.registry.name} · {report.config.network}", title_justify="left")
-    for name in ("node id", "owner", "stake", "on-chain", "node", "token", "token expires", "heartbeat"):
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else WIDTH)
+    with console.capture() as capture:
+        console.print(_table(report))
+        for notice in report.notices:
+            console.print(Text(notice, style="bold magenta"))
+        for problem in report.problems:
+            console.print(Text(f"not read: {problem}", style="red"))
+    # Without the blanks that fill up the lines: Ansible shows text that has none as it is, other text quoted.
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+_STATUS_STYLES = {"active": "green", "busy": "green", "slashed": "red", "jailed": "red"}
+_NODES = {
+    "ready": Text("Ready", style="green"),
+    "not_ready": Text("not Ready", style="red"),
+    "not_joined": Text("not joined", style="yellow"),
+    "gone": Text("gone", style="red"),
+    None: Text("?"),
+}
+
+
+def _table(report: Report) -> Table:
+    table = Table(
+        title=Text(f"K3s-DaaS · {report.registry.name} · {report.config.network}"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    # The one column whose text may be long (63 characters) goes on in a second line.
+    table.add_column("node id", overflow="fold", min_width=8)
+    for name in ("owner", "stake", "on-chain", "node", "token", "token expires", "heartbeat"):
         table.add_column(name, no_wrap=True)
     for row in rows(report):
-        status = row["status"]
-        style = (
-            "green"
-            if status in {"active", "busy"}
-            else "red"
-            if status in {"slashed", "jailed"}
-            else "yellow"
-        )
-        generation = row["token_generation"]
-        token = (
-            "-" if generation is None else f"gen {generation}" + (" revoked" if row["token_revoked"] else "")
-        )
         # Text, not markup: names come from a chain where anybody may write.
         table.add_row(
             Text(row["node_id"]),
             Text(short(row["owner"])),
             format_sui(int(row["stake_mist"])),
-            Text(status, style=style),
-            {True: Text("Ready", style="green"), False: Text("not Ready", style="red"), None: Text("?")}[
-                row["node_ready"]
-            ],
-            token,
-            _date(row["token_expires_at_ms"]),
-            "never" if row["last_heartbeat_age_s"] is None else f"{row['last_heartbeat_age_s']:.0f} s ago",
+            Text(row["status"], style=_STATUS_STYLES.get(row["status"], "yellow")),
+            _NODES[row["node"]],
+            _token(row),
+            _date(row["token_expires_at_ms"], report.now_ms),
+            _heartbeat(row),
         )
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    for notice in report.notices:
-        console.print(Text(notice, style="bold magenta"))
-    for problem in report.problems:
-        console.print(Text(f"not read: {problem}", style="red"))
+    return table
+
+
+def _token(row: dict[str, Any]) -> str:
+    if row["token_generation"] is None:
+        return "-"
+    return f"gen {row['token_generation']}" + (" revoked" if row["token_revoked"] else "")
+
+
+def _heartbeat(row: dict[str, Any]) -> str:
+    if row["last_heartbeat_age_s"] is not None:
+        return f"{row['last_heartbeat_age_s']:.0f} s ago"
+    return "never" if row["known_to_master"] else "?"
 
 
 def short(address: str) -> str:
@@ -297,10 +326,12 @@ def short(address: str) -> str:
     return address if len(address) <= 14 else f"{address[:6]}…{address[-4:]}"
 
 
-def _date(ms: int | None) -> str:
+def _date(ms: int | None, now_ms: int) -> str:
+    """The day, and within two days of it the time."""
     if ms is None:
         return "-"
+    shape = "%m-%d %H:%MZ" if abs(ms - now_ms) < 2 * 86_400_000 else "%Y-%m-%d"
     try:
-        return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%MZ")
+        return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime(shape)
     except (OverflowError, ValueError, OSError):
         return f"{ms} ms"
