@@ -49,6 +49,20 @@ _SECRET_FIELDS = frozenset(
 )
 
 
+# Loggers whose INFO says nothing to an operator: httpx tells every request with its URL, uvicorn's access log has
+# the query string, "uvicorn.error" its start and end; the last four are pysui's.
+_LOUD = (
+    "httpx",
+    "httpcore",
+    "uvicorn.access",
+    "uvicorn.error",
+    "pysui",
+    "pgrpc_client",
+    "mtobcs",
+    "async_funcs",
+)
+
+
 def redact(text: str) -> str:
     """`text` without seal tokens, join tokens, bootstrap tokens, private keys and bearer credentials."""
     for pattern in _PATTERNS:
@@ -116,8 +130,7 @@ def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # httpx tells every request at INFO, with its URL; uvicorn's access log has the query string.
-    for name in ("httpx", "httpcore", "uvicorn.access"):
+    for name in _LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
     # A record that can't be formatted must not be printed raw.
     logging.raiseExceptions = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -88,6 +89,27 @@ def test_a_line_is_json_with_time_level_service_and_fields(stream: io.StringIO) 
     assert line["node_id"] == "worker-1"
     assert line["stake_mist"] == 1_000_000_000
     assert line["timestamp"].endswith("Z")
+
+
+LIBRARIES = """
+from k3s_daas import logs
+logs.configure("test")
+import asyncio, logging
+import pysui, uvicorn
+from starlette.applications import Starlette
+server = uvicorn.Server(uvicorn.Config(Starlette(), host="127.0.0.1", port=0, log_config=None))
+server.should_exit = True
+asyncio.run(server.serve())
+logging.getLogger("uvicorn.error").error("an application broke")
+"""
+
+
+def test_libraries_are_quiet_but_for_what_goes_wrong() -> None:
+    """With the real ones: pysui greets when it is imported, uvicorn when it starts and when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIBRARIES], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == ["an application broke"]
 
 
 @pytest.mark.parametrize(
