@@ -49,8 +49,8 @@ _SECRET_FIELDS = frozenset(
 )
 
 
-# Loggers whose INFO says nothing to an operator: httpx tells every request with its URL, uvicorn's access log has
-# the query string, "uvicorn.error" its start and end; the last four are pysui's.
+# Loggers whose INFO says nothing to an operator: httpx tells every request with its URL, uvicorn's access log
+# has the query string, "uvicorn.error" its start and end; the last four are pysui's.
 _LOUD = (
     "httpx",
     "httpcore",
