@@ -519,9 +519,26 @@ async def test_info_finds_a_registry_by_its_name(fleet: Operator, new_operator: 
 
 async def test_an_unreachable_chain_is_named(fleet: Operator) -> None:
     urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
-    result = await fleet("sui_registry_info", endpoints=urls, timeout_s=0.5)
-    assert result["error"] == "ChainUnreachable"
-    assert all(url in result["msg"] for url in urls)
+    for module, more in (("sui_registry_info", {}), ("sui_stake", {"workers": [worker("worker-1")]})):
+        result = await fleet(module, endpoints=urls, timeout_s=0.5, **more)
+        assert result["error"] == "ChainUnreachable"
+        assert all(url in result["msg"] for url in urls)
+        assert "Wanted: at least one answering endpoint. Check that the URL is right" in result["msg"]
+
+
+async def test_too_little_gas_is_named_with_where_to_send_more(
+    fleet: Operator, new_operator: Any, live_net: Any
+) -> None:
+    poor = await new_operator(SUI)
+    poor.ids = fleet.ids
+    result = await poor("sui_stake", workers=[worker("worker-1")])
+    assert result["error"] == "InsufficientGas"
+    for words in (f"{poor.chain.address} holds 1 SUI", "the transaction needs 1.", "Send at least 0."):
+        assert words in result["msg"]
+    assert await registry_of(fleet).workers() == []
+    # Run again with more money, it finishes what it began.
+    await live_net.faucet(poor.chain.address, SUI)
+    assert (await poor("sui_stake", workers=[worker("worker-1")]))["staked"] == ["worker-1"]
 
 
 # -- sui_slash ---------------------------------------------------------------------------------------------

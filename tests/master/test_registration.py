@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -343,6 +344,53 @@ async def test_bad_bodies(
     headers = {"content-type": "application/json; charset=utf-8", "x-seal-token": seal.make(), **headers}
     response = await bench.api.post(URL, content=content, headers=headers)
     assert bench.refusal(response) == wanted
+
+
+async def test_refusals_say_what_was_found_wanted_and_to_be_done(bench: Any) -> None:
+    good, other, expired, revoked, gone = (
+        bench.chain.stake(f"worker-{number}", owner=bench.owner_b if number == 2 else bench.owner_a)
+        for number in (1, 2, 3, 4, 5)
+    )
+    bench.chain.worker_tokens["worker-3"] = replace(
+        bench.chain.worker_tokens["worker-3"], expires_at_ms=bench.clock.ms
+    )
+    bench.chain.revoke("worker-4")
+    bench.chain.slash("worker-5")
+    await bench.restart()
+    await bench.state.fleet.reconcile()
+    hour_ago = {"timestamp_ms": bench.clock.ms - 3_600_000}
+    plain = {"content-type": "text/plain"}
+    for response, words in (
+        (
+            await bench.register(seal.make(), "worker-1"),
+            ("isn't on-chain", "this master's registry", "workers play"),
+        ),
+        (await bench.register(good[:30], "worker-1"), ("30 characters", "as the worker made it", "cut off")),
+        (await bench.register(expired, "worker-3"), ("expired at", "still good", "Rotate")),
+        (await bench.register(revoked, "worker-4"), ("generation 1, revoked", "current token", "Rotate")),
+        (await bench.register(good, "worker-2"), ("'worker-2'", "minted for", "token of its own")),
+        (await bench.register(other, "worker-1"), ("'worker-1'", "minted for", "token of its own")),
+        (await bench.register(gone, "worker-5"), ("slashed", "good standing", "another node_id")),
+        (
+            await bench.register(good, "worker-1", **hour_ago),
+            ("3600 s behind", "at most 60 s", "Synchronize"),
+        ),
+        (await bench.register(good, "a" * 253), ("(253 characters)", "RFC 1123", "Correct")),
+        (await bench.register(good, "wörker"), ("'wörker'", "RFC 1123", "Correct")),
+        (await bench.register(good, "ansible_host"), ("'ansible_host'", "RFC 1123", "Correct")),
+        (
+            await bench.register(good, "worker-1", pad="x" * 20_000),
+            ("bytes announced", "at most 16384", "only the"),
+        ),
+        (
+            await bench.api.post(URL, content=b"{}", headers=plain),
+            ("'text/plain'", "application/json", "header"),
+        ),
+    ):
+        bench.refusal(response)
+        error = response.json()["error"]
+        for part, word in zip(("found", "wanted", "fix"), words, strict=True):
+            assert word in error[part], error
 
 
 async def test_a_body_without_announced_length_is_cut_off_too(bench: Any) -> None:

@@ -207,12 +207,15 @@ class Stage:
             [sys.executable, "-m", "k3s_daas_master", "serve", "--config", config], "master.log"
         )
         await master.ready()
+        self.connect()
+        await self.until(lambda: self.answers("/readyz", 200))
+        return master
+
+    def connect(self) -> None:
         context = ssl.create_default_context(cafile=str(self.tls / "server-ca.crt"))
         base = f"https://127.0.0.1:{self.port}"
         self.api = httpx.AsyncClient(base_url=base, verify=context, trust_env=False, timeout=10)
         self.clients.append(self.api)
-        await self.until(lambda: self.answers("/readyz", 200))
-        return master
 
     async def answers(self, path: str, status: int) -> bool:
         return (await self.api.get(path)).status_code == status
@@ -418,6 +421,40 @@ async def test_without_a_chain_it_waits_and_can_be_stopped(stage: Stage) -> None
     assert master.process.poll() is None
     code, seconds = await master.end()
     assert (code, seconds < 5) == (0, True)
+
+
+async def test_another_chain_than_configured_is_named(stage: Stage) -> None:
+    path = stage.root / "master.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chain_id": "another"}))
+    command = [sys.executable, "-m", "k3s_daas_master", "serve", "--config", str(path)]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"serves chain {stage.registry.chain.chain_id}" in done.stderr
+    assert "wanted localnet with chain another. Set the network" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [("registry_id", "No object 0x9999"), ("package_id", "Check package id and registry id")],
+)
+async def test_another_registry_than_configured_lets_nobody_in(stage: Stage, wrong: str, said: str) -> None:
+    path = stage.root / "master.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {wrong: "0x" + "9" * 64}))
+    stage.connect()
+    master = stage.start(
+        [sys.executable, "-m", "k3s_daas_master", "serve", "--config", str(path)], "master.log"
+    )
+    await master.ready()
+
+    async def named() -> bool:
+        answer = await stage.api.get("/readyz")
+        return answer.status_code == 503 and said in answer.text
+
+    await stage.until(named)
+    token = await stage.stake("worker-1")
+    refused = await stage.post("/api/v1/register-worker", token, "worker-1")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
 
 
 @pytest.mark.parametrize("missing", ["tls", "kubeconfig", "key", "port"])

@@ -17,6 +17,7 @@ from k3s_daas_watcher.clock import SystemClock
 from k3s_daas_watcher.connect import readers
 from k3s_daas_watcher.control import Control
 from k3s_daas_watcher.errors import Refusal
+from k3s_daas_watcher.findings import chain_refusal
 from k3s_daas_watcher.register import Outputs, register
 from k3s_daas_watcher.state import StateStore
 from k3s_daas_watcher.watcher import Slashed, Watcher
@@ -97,6 +98,17 @@ async def test_wrong_network_and_silence_are_told_apart(live_net, make_config, n
         endpoints = readers(config)
         view = await look(endpoints, "worker-1", 1)
         assert view.outcome is wanted, view.detail
+        if wanted is not Outcome.AGREED:
+            told = chain_refusal(config, view)
+            assert told.code == wanted.value
+            assert config.endpoints[0] in told.found
+            names = {
+                Outcome.WRONG_NETWORK: f"localnet (chain id {config.chain_id})",
+                Outcome.NO_REGISTRY: f"registry {config.registry_id} of package {config.package_id}",
+                Outcome.UNREACHABLE: "answers of at least 1 endpoint",
+            }
+            assert names[wanted] in told.wanted
+            assert told.fix.startswith(("correct", "check the endpoints"))
         for endpoint in endpoints:
             await endpoint.close()
 
