@@ -17,7 +17,8 @@ def load(path: Path) -> dict:
 class TestRole:
     def test_defaults_and_argument_specs_have_the_same_keys(self, role: Path) -> None:
         options = load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-        assert set(load(role / "defaults/main.yml")) == set(options)
+        optional = {name for name, option in options.items() if not option.get("required")}
+        assert set(load(role / "defaults/main.yml")) == optional
 
     def test_every_option_has_a_type_and_a_description(self, role: Path) -> None:
         options = load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]

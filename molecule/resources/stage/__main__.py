@@ -21,10 +21,8 @@ from pathlib import Path
 # Both packages are started by their folder; what they import is found from the folder above.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from stage.stage import Stage, StageError  # noqa: E402
+from stage.stage import DEFAULT_SUBNET, Stage, StageError  # noqa: E402
 from testhosts.errors import HostsError  # noqa: E402
-
-DEFAULT_SUBNET = "10.123.1.0/24"
 
 
 def main() -> int:
@@ -35,8 +33,9 @@ def main() -> int:
     parser.add_argument(
         "--subnet",
         type=ipaddress.IPv4Network,
-        default=os.environ.get("SUBNET") or DEFAULT_SUBNET,
-        help=f"address range of its hosts; also by the environment variable SUBNET ({DEFAULT_SUBNET})",
+        default=os.environ.get("SUBNET"),
+        help="address range of its hosts, also by the environment variable SUBNET "
+        f"(default: the one it has, or {DEFAULT_SUBNET})",
     )
     parser.add_argument("command", choices=["up", "down", "logs"])
     arguments = parser.parse_args()

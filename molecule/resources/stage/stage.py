@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from stage import k3s, localnet
 from stage.errors import StageError
-from testhosts import cgroups, fleet
+from testhosts import cgroups, fleet, registry
 from testhosts.names import Fleet
 
 PROJECT = Path(__file__).resolve().parents[3]
 STATE = PROJECT / ".state"
+DEFAULT_SUBNET = "10.123.1.0/24"
 HOSTS = {"master": 11, "worker-1": 12, "worker-2": 13}  # their places in the subnet
 
 __all__ = ["Stage", "StageError"]
@@ -29,10 +30,13 @@ def say(line: str) -> None:
 class Stage:
     """One stage: its name decides its fleet, its folder below .state and its cgroups."""
 
-    def __init__(self, name: str, subnet: ipaddress.IPv4Network) -> None:
+    def __init__(self, name: str, subnet: ipaddress.IPv4Network | None = None) -> None:
         self.name = name
-        self.subnet = subnet
-        self.fleet = Fleet.parse(name, str(subnet))
+        # What there is decides how it is taken down, whatever range is wanted now.
+        running = registry.entry(name)
+        self.running_subnet = ipaddress.IPv4Network(running.subnet) if running else None
+        self.subnet = subnet or self.running_subnet or ipaddress.IPv4Network(DEFAULT_SUBNET)
+        self.fleet = Fleet.parse(name, str(self.subnet))
         self.folder = STATE / name
         self.description = self.folder / "stage.json"
         # Beside the fleet's, not below it: a sweep of the fleet leaves the chain alone.
@@ -45,16 +49,13 @@ class Stage:
     def up(self) -> None:
         binary = k3s.choose(STATE / "k3s")
         say(f"k3s: {binary.says}")
-        if not self.is_whole():
+        if not self.is_whole(binary):
             # A host that is made anew has lost its seal token, and a chain that is made anew knows no worker:
             # only all of it together makes sense.
             self.down()
         say(f"hosts: {', '.join(f'{name} {address}' for name, address in self.addresses.items())}")
-        self.testhosts(
-            *(["--kubernetes"] if binary.real else []),
-            "up",
-            *(f"{name}={address}" for name, address in self.addresses.items()),
-        )
+        hosts = (f"{name}={address}" for name, address in self.addresses.items())
+        self.testhosts(self.subnet, "up", *hosts, options=["--kubernetes"] if binary.real else [])
         net = localnet.start(
             self.folder / "localnet", str(self.subnet.network_address + 1), self.chain_cgroup
         )
@@ -79,23 +80,20 @@ class Stage:
         temporary.write_text(json.dumps(description, indent=2) + "\n")
         temporary.replace(self.description)
 
-    def is_whole(self) -> bool:
-        """Whether every host runs and the chain's state is there (the chain itself may be started again)."""
-        try:
-            described = json.loads(self.description.read_text())
-        except (OSError, ValueError):
+    def is_whole(self, binary: k3s.Binary) -> bool:
+        """Whether every host runs as wanted and the chain's state is there (the chain itself may be dead)."""
+        running = registry.entry(self.name)
+        if not self.description.exists() or running is None:
             return False
-        return (
-            described["subnet"] == str(self.subnet)
-            and {host.name for host in fleet.well_hosts(self.fleet, fleet.FleetPaths(self.folder))}
-            == set(HOSTS)
-            and localnet.has_state(self.folder / "localnet")
-        )
+        if (running.subnet, running.kubernetes) != (str(self.subnet), binary.real):
+            return False
+        well = fleet.well_hosts(self.fleet, fleet.FleetPaths(self.folder))
+        return {host.name for host in well} == set(HOSTS) and localnet.has_state(self.folder / "localnet")
 
     def down(self) -> None:
         say(f"taking the stage {self.name} down")
         cgroups.destroy(self.chain_cgroup)
-        self.testhosts("down")
+        self.testhosts(self.running_subnet or self.subnet, "down")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def logs(self) -> None:
@@ -105,15 +103,17 @@ class Stage:
         bundle = STATE / "logs" / self.name
         shutil.rmtree(bundle, ignore_errors=True)
         bundle.mkdir(parents=True)
-        self.testhosts("logs", str(bundle))
+        self.testhosts(self.running_subnet or self.subnet, "logs", str(bundle))
         shutil.copy(self.folder / "localnet.log", bundle)
         say(f"logs: {bundle}")
 
-    def testhosts(self, *arguments: str) -> None:
-        command = [
+    def testhosts(
+        self, subnet: ipaddress.IPv4Network, command: str, *arguments: str, options: Sequence[str] = ()
+    ) -> None:
+        program = [
             sys.executable, str(PROJECT / "molecule/resources/testhosts"),
-            "--fleet", self.name, "--subnet", str(self.subnet), "--state-dir", str(self.folder),
-            "--image-dir", str(STATE / "image"), *arguments,
+            "--fleet", self.name, "--subnet", str(subnet), "--state-dir", str(self.folder),
+            "--image-dir", str(STATE / "image"), *options,
         ]  # fmt: skip
-        if subprocess.run(command, env=os.environ).returncode:
-            raise StageError(f"the test hosts' `{arguments[0]}` failed; what it said stands above")
+        if subprocess.run([*program, command, *arguments]).returncode:
+            raise StageError(f"the test hosts' `{command}` failed; what it said stands above")
