@@ -30,16 +30,10 @@ pytestmark = pytest.mark.skipif(
 
 
 def stage(command: str) -> None:
+    # Only `up` is told the address range: taking a stage down goes by the one it has.
+    subnet = ["--subnet", f"10.123.{10 + int(WORKER)}.0/24"] if command == "up" else []
     subprocess.run(
-        [
-            sys.executable,
-            STAGE,
-            "--name",
-            NAME,
-            "--subnet",
-            f"10.123.{10 + int(WORKER)}.0/24",
-            command,
-        ],
+        [sys.executable, STAGE, "--name", NAME, *subnet, command],
         check=True,
         capture_output=True,
         timeout=180,
