@@ -643,6 +643,12 @@ def _header(token: str | None) -> dict[str, str]:
     return {} if token is None else {"X-Seal-Token": token}
 
 
+@pytest.fixture(autouse=True)
+def _quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scrypt with k3s' parameters takes a core 50 ms; that they are k3s' is tested with `join`."""
+    monkeypatch.setattr(join, "_SCRYPT_LOG_N", 4)
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
