@@ -51,7 +51,7 @@ def preflight(folder: Path, masters: list[str], workers: list[str]) -> tuple[int
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
-@pytest.mark.parametrize("name", ["a" * 253, "wörker", "ansible_host", "Worker-1", "worker.example.com"])
+@pytest.mark.parametrize("name", ["a" * 253, "wörker", "ansible_host"])
 def test_a_host_name_that_is_no_node_id_is_named(tmp_path: Path, name: str) -> None:
     code, output = preflight(tmp_path, ["master"], ["worker-1", name])
     assert code != 0
