@@ -356,9 +356,9 @@ async def test_proxies_of_the_environment_see_nothing(go, monkeypatch, outputs):
 
 @pytest.fixture
 def command(write_config, tmp_path, token, chain, monkeypatch, outputs):
-    """`k3s-daas register` with the fake chain, as an exit code."""
-    from k3s_daas import cli
+    """`k3s-daas-watcher register` with the fake chain, as an exit code."""
     from k3s_daas_watcher import register_command, sealfile
+    from k3s_daas_watcher.__main__ import main
 
     token_file = tmp_path / "seal-token"
     token_file.write_text(token + "\n")
@@ -368,7 +368,7 @@ def command(write_config, tmp_path, token, chain, monkeypatch, outputs):
     assert sealfile.CREDENTIAL == "seal-token"
 
     def run(*more: str, **changes) -> int:
-        return cli.main(
+        return main(
             [
                 "register",
                 f"--config={write_config(**changes)}",
@@ -442,6 +442,17 @@ async def test_an_interrupted_join_starts_over_without_its_certificate(
     assert [entry.name for entry in (tmp_path / "agent").iterdir()] == ["containerd"]
     said = capsys.readouterr().out
     assert all(f"removed {path}" in said for path in leftover)
+
+
+async def test_a_wiped_agent_registers_anew(command, tmp_path, master):
+    """The marker lies outside k3s' directory, so it survives an uninstall of k3s."""
+    import asyncio
+
+    marker = tmp_path / "agent-joined"
+    marker.touch()
+    assert await asyncio.to_thread(command) == Exit.OK
+    assert len(master.tokens) == 1
+    assert not marker.exists(), "else this join, interrupted, would count as done"
 
 
 async def test_a_refused_registration_leaves_the_certificate(command, tmp_path, master, refusal):

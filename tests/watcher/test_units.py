@@ -94,7 +94,8 @@ def test_the_agent_marks_its_join_where_registration_looks():
     parser = argparse.ArgumentParser()
     register_command.add_arguments(parser)
     directory = parser.get_default("agent_dir")
-    assert f"ReadWritePaths=/etc/rancher -{directory}\n" in render("k3s-daas-register.service")
+    wanted = f"ReadWritePaths=/etc/rancher -{directory} -{register_command.JOINED_MARKER.parent}\n"
+    assert wanted in render("k3s-daas-register.service")
 
 
 def test_no_unit_carries_a_secret_or_a_way_to_one():

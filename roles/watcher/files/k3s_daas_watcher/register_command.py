@@ -1,4 +1,4 @@
-"""`k3s-daas register`: what the unit `k3s-daas-register.service` runs as root before the agent starts."""
+"""`k3s-daas-watcher register`: what the unit `k3s-daas-register.service` runs as root before the agent starts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .register import Joined, Outputs, register, unwritable
 
 # Made by the agent's unit once k3s says READY, which it does when the Node is there, not before.
 JOINED_MARKER = Path("/var/lib/k3s-daas/agent-joined")
+CERTIFICATE = ("client-kubelet.crt", "client-kubelet.key")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--joined-marker",
         type=Path,
         default=JOINED_MARKER,
-        help="nothing is done when this file exists: a joined agent needs no token (default: %(default)s)",
+        help="nothing is done when it and the agent's certificate exist: a joined agent needs no token "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--agent-dir",
         type=Path,
         default=Path("/var/lib/rancher/k3s/agent"),
-        help="where an agent that didn't get to join leaves its certificate (default: %(default)s)",
+        help="where the agent has its certificate, also one that didn't get to join (default: %(default)s)",
     )
     parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="per step (default: 30)")
 
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except Refusal as refusal:
-        print(f"k3s-daas register: {refusal.text()}", file=sys.stderr)
+        print(f"k3s-daas-watcher register: {refusal.text()}", file=sys.stderr)
         return refusal.exit_code
 
 
@@ -57,13 +59,14 @@ def _run(options: argparse.Namespace) -> Exit:
     settings = config.load(options.config)
     if settings.simulated:
         print(SIMULATED_NOTICE, file=sys.stderr)
-    if options.joined_marker.exists():
+    # Both: a host whose k3s was wiped and set up anew still has the marker.
+    if options.joined_marker.exists() and (options.agent_dir / CERTIFICATE[0]).exists():
         print(f"{settings.node_id} joined before ({options.joined_marker} is there): nothing to do")
         return Exit.OK
     token = sealfile.read(sealfile.find(options.seal_token_file))
     outputs = Outputs(options.token_out, options.password_out, options.ca_out)
     joined = asyncio.run(_register(settings, token, outputs, options.wait))
-    _forget_certificate(options.agent_dir)
+    _forget_join(options.joined_marker, options.agent_dir)
     print(
         f"{joined.node_id} may join {joined.server} until {when(joined.expires_at_ms)}: "
         f"join token in {options.token_out}"
@@ -71,21 +74,20 @@ def _run(options: argparse.Namespace) -> Exit:
     return Exit.OK
 
 
-def _forget_certificate(agent_dir: Path) -> None:
+def _forget_join(marker: Path, agent_dir: Path) -> None:
     """Remove the kubelet certificate of a join that was interrupted. Raises Refusal.
 
     k3s 1.34 shows it together with the new token, and is refused for it as long as its Node doesn't exist:
     with it the agent never joins. After the registration, so that one that fails leaves all as it was.
     """
-    for name in ("client-kubelet.crt", "client-kubelet.key"):
-        leftover = agent_dir / name
+    for leftover in (marker, *(agent_dir / name for name in CERTIFICATE)):
         try:
             leftover.unlink()
         except FileNotFoundError:
             continue
         except OSError as error:
             raise unwritable(leftover, error) from None
-        print(f"removed {leftover}, left by a join that was interrupted")
+        print(f"removed {leftover}, left by an earlier join")
 
 
 async def _register(settings: config.WatcherConfig, token: str, outputs: Outputs, wait_s: float) -> Joined:
