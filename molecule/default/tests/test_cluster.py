@@ -102,7 +102,7 @@ def register_as(host: Host, node_id: str) -> str:
     done = host.run(
         "set -e; folder=$(mktemp -d); trap 'rm -r $folder' EXIT; "
         f'sed \'s/"node_id": "[^"]*"/"node_id": "{node_id}"/\' /etc/k3s-daas/watcher.json > $folder/c.json; '
-        "/opt/k3s-daas/venv/bin/k3s-daas register --config $folder/c.json "
+        "/opt/k3s-daas/venv/bin/k3s-daas-watcher register --config $folder/c.json "
         "--seal-token-file /etc/k3s-daas/seal-token --joined-marker $folder/none --wait 2 "
         "--token-out $folder/token --password-out $folder/password"
     )

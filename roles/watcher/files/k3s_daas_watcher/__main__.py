@@ -1,4 +1,4 @@
-"""`k3s-daas-watcher`: `serve` is the daemon, `agent-control` is its root oneshot."""
+"""`k3s-daas-watcher`: `register` joins the worker, `serve` is the daemon, `agent-control` its root part."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from k3s_daas import logs
 
-from . import agent_control, config, sealfile, service
+from . import agent_control, config, register_command, sealfile, service
 from .agent import KubeletProbe
 from .clock import SystemClock
 from .connect import readers
@@ -29,6 +29,8 @@ DEFAULT_CONFIG = Path("/etc/k3s-daas/watcher.json")
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="k3s-daas-watcher", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    registering = commands.add_parser("register", help="as root: exchange the seal token for a join token")
+    register_command.add_arguments(registering)
     serving = commands.add_parser("serve", help="watch this worker (Type=notify)")
     serving.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
     serving.add_argument("--seal-token-file", type=Path, help="default: systemd's credential seal-token")
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     control.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
     control.add_argument("--owner", default="k3s-daas-watcher", help="user whose requests are taken")
     options = parser.parse_args(arguments)
+    if options.command == "register":
+        return register_command.run(options)
     logs.configure("k3s-daas-watcher" if options.command == "serve" else "k3s-daas-agent-control")
     try:
         if options.command == "agent-control":

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of `k3s-daas register`, `k3s-daas-watcher serve` and `k3s-daas-watcher agent-control`."""
+    """Exit codes of all commands of `k3s-daas-watcher`."""
 
     OK = 0
     FAILED = 1

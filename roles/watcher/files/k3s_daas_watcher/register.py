@@ -1,4 +1,4 @@
-"""Exchanging the seal token for a join token: the one-shot client behind `k3s-daas register`.
+"""Exchanging the seal token for a join token: the one-shot client behind `k3s-daas-watcher register`.
 
 In this order, so that the seal token goes to nobody but the master: what the chain says about this worker,
 its token and the master (all endpoints agree) → the CA whose hash is on-chain → TLS verified against exactly

@@ -1,4 +1,4 @@
-"""`k3s-daas-watcher register`: what the unit `k3s-daas-register.service` runs as root before the agent starts."""
+"""`k3s-daas-watcher register`: what `k3s-daas-register.service` runs as root before the agent starts."""
 
 from __future__ import annotations
 
