@@ -134,6 +134,19 @@ def test_an_immutable_secret_stays_as_it_is(kube: Client) -> None:
     kube.patch(Secret, "fixed", {"metadata": {"labels": {"x": "y"}}})
 
 
+def test_what_has_a_finalizer_is_only_marked_until_it_is_taken_off(kube: Client) -> None:
+    meta = ObjectMeta(name="kept", namespace="kube-system", finalizers=["example.com/kept"])
+    kube.create(Secret(metadata=meta, data={"a": "YQ=="}))
+    kube.delete(Secret, "kept")
+    found = kube.get(Secret, "kept")
+    assert found.metadata.deletionTimestamp is not None
+    assert found.data == {"a": "YQ=="}
+    found.metadata.finalizers = []
+    kube.replace(found)
+    with pytest.raises(ApiError, match="not found"):
+        kube.get(Secret, "kept")
+
+
 def test_a_stale_write_conflicts(kube: Client) -> None:
     old = kube.create(node("stale"))
     kube.patch(Node, "stale", {"spec": {"unschedulable": True}})

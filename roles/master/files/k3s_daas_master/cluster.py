@@ -37,6 +37,7 @@ SYSTEM = "kube-system"
 LEASES = "kube-node-lease"
 LABEL_NODE = "k3s-daas/node"
 LABEL_LOCKED = "k3s-daas/locked"
+FINALIZER = "k3s-daas/node-password"
 ANNOTATION_CREATED_MS = "k3s-daas/created-ms"
 ANNOTATION_CORDONED = "k3s-daas/cordoned"
 
@@ -245,14 +246,17 @@ class Cluster:
     async def put_node_password(self, node_id: str, password_hash: str, *, locked: bool = False) -> None:
         """Set the password of `node_id`, whatever it was.
 
-        Not immutable, unlike those that k3s makes: an update in place leaves no moment without a password, in
-        which k3s would let anybody with a bootstrap token take the name.
+        Not immutable, unlike those that k3s makes, and with a finalizer that nobody takes off: k3s deletes a
+        password with its Node, and when it is 10 minutes old without one. An update in place and a deletion
+        that stays a mark leave no moment without a password, in which k3s would let anybody with a bootstrap
+        token take the name.
         """
         secret = Secret(
             metadata=ObjectMeta(
                 name=node_password_secret_name(node_id),
                 namespace=SYSTEM,
                 labels={LABEL_NODE: node_id, **({LABEL_LOCKED: "true"} if locked else {})},
+                finalizers=[FINALIZER],
             ),
             type=NODE_PASSWORD_SECRET_TYPE,
             data={"hash": base64.b64encode(password_hash.encode()).decode()},
