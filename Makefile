@@ -1,6 +1,7 @@
 # make demo       the whole system on this machine: chain, master, two workers
 # make demo-down  take it away again
 # make test       every test
+# make bench-chain  the chain side in figures
 # make setup      only what the others need: Debian packages, virtual environment, Move compiler, host image
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-container
 STAGE := $(PYTHON) molecule/resources/stage
 
-.PHONY: help setup demo demo-down test lint
+.PHONY: help setup demo demo-down test lint bench-chain
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -61,3 +62,6 @@ test: setup lint
 
 lint: $(STATE)/venv
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/ansible-lint
+
+bench-chain: setup
+	@$(BIN)/python benchmarks/chain.py
