@@ -121,10 +121,10 @@ def test_a_worker_gets_no_join_token_for_another_name(hosts: dict[str, Host]) ->
 
 def test_a_name_stays_taken_when_its_password_is_deleted(hosts: dict[str, Host]) -> None:
     # As k3s itself does for names without a node; with the password gone, anybody could take the name.
-    secret = "-n kube-system secret worker-2.node-password.k3s"
-    before = hosts["master"].check_output(f"k3s kubectl get {secret} -o json")
-    hosts["master"].check_output(f"k3s kubectl delete {secret} --wait=false")
-    after = hosts["master"].check_output(f"k3s kubectl get {secret} -o json")
+    which = "-n kube-system secret worker-2.node-password.k3s"
+    before = hosts["master"].check_output(f"k3s kubectl get {which} -o json")
+    hosts["master"].check_output(f"k3s kubectl delete {which} --wait=false")
+    after = hosts["master"].check_output(f"k3s kubectl get {which} -o json")
     assert json.loads(after)["data"] == json.loads(before)["data"]
 
 
