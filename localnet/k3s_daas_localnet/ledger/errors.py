@@ -33,6 +33,17 @@ class AbortLocation:
     code: int
 
 
+@dataclass(frozen=True)
+class UpgradeError:
+    """Details of a ``PACKAGE_UPGRADE_ERROR``; ``kind`` is a ``PackageUpgradeErrorKind`` name."""
+
+    kind: str
+    package_id: bytes | None = None
+    digest: bytes | None = None
+    policy: int | None = None
+    ticket_id: bytes | None = None
+
+
 class ExecutionFailure(LedgerError):
     """Execution stopped at ``command``.
 
@@ -52,6 +63,7 @@ class ExecutionFailure(LedgerError):
         type_argument: tuple[int, str] | None = None,
         size: tuple[int, int] | None = None,
         object_id: bytes | None = None,
+        upgrade: UpgradeError | None = None,
     ) -> None:
         super().__init__(description)
         self.kind = kind
@@ -62,6 +74,7 @@ class ExecutionFailure(LedgerError):
         self.type_argument = type_argument
         self.size = size
         self.object_id = object_id
+        self.upgrade = upgrade
 
 
 def argument_error(index: int, kind: str, detail: str = "") -> ExecutionFailure:
@@ -71,4 +84,19 @@ def argument_error(index: int, kind: str, detail: str = "") -> ExecutionFailure:
         "COMMAND_ARGUMENT_ERROR",
         f"Invalid command argument at {index}. {readable}" + (f": {detail}" if detail else ""),
         argument=(index, kind),
+    )
+
+
+def upgrade_error(
+    kind: str,
+    detail: str,
+    *,
+    package_id: bytes | None = None,
+    digest: bytes | None = None,
+    policy: int | None = None,
+    ticket_id: bytes | None = None,
+) -> ExecutionFailure:
+    """A ``PACKAGE_UPGRADE_ERROR`` of ``kind`` (a ``PackageUpgradeErrorKind`` name)."""
+    return ExecutionFailure(
+        "PACKAGE_UPGRADE_ERROR", detail, upgrade=UpgradeError(kind, package_id, digest, policy, ticket_id)
     )

@@ -16,14 +16,14 @@ from ..vm import (
     VectorType,
     Visibility,
     VmError,
-    parse_address,
     struct,
     substitute,
     type_to_string,
 )
 from ..vm.types import ADDRESS, U8, U64
 from ..vm.values import U8Value, object_id
-from . import publish
+from ..vm.verifier import INTERNAL_FUNCTIONS
+from . import packages
 from .arguments import Arguments, is_coin
 from .errors import AbortLocation, ExecutionFailure, argument_error
 from .inputs import Find
@@ -43,22 +43,8 @@ from .transaction import (
 
 _TX_CONTEXT = struct("0x2", "tx_context", "TxContext")
 _UPGRADE_CAP = struct("0x2", "package", "UpgradeCap")
-# These trust that their caller is the module of their type argument. The verifier sees to it in Move code;
-# a command is no module's code, so it may call none of them.
-_ONLY_FOR_MODULES = frozenset(
-    (parse_address(package), module, function)
-    for package, module, function in (
-        ("0x1", "internal", "permit"),
-        ("0x2", "event", "emit"),
-        ("0x2", "event", "emit_authenticated"),
-        ("0x2", "transfer", "transfer"),
-        ("0x2", "transfer", "freeze_object"),
-        ("0x2", "transfer", "share_object"),
-        ("0x2", "transfer", "receive"),
-        ("0x2", "transfer", "party_transfer"),
-        ("0x2", "coin_registry", "new_currency"),
-    )
-)
+_UPGRADE_TICKET = struct("0x2", "package", "UpgradeTicket")
+_UPGRADE_RECEIPT = struct("0x2", "package", "UpgradeReceipt")
 _U64_MAX = (1 << 64) - 1
 # Errors the VM finds in what it was given, not in what the program did.
 _TYPE_ERRORS = {
@@ -77,7 +63,7 @@ class Executor:
         self.vm = vm
         self.runtime = runtime
         self.arguments = arguments
-        self.published: list[publish.Published] = []
+        self.published: list[packages.Published] = []
         self.gas_recipient: bytes | None = None
         self._code = runtime.code
         self._find = find
@@ -123,9 +109,7 @@ class Executor:
             case Publish():
                 self._publish(command)
             case Upgrade():
-                raise ExecutionFailure(
-                    "FEATURE_NOT_YET_SUPPORTED", "Package upgrades are not supported by this network yet"
-                )
+                self._upgrade(command)
 
     # --- MoveCall
 
@@ -139,14 +123,14 @@ class Executor:
                 "NON_ENTRY_FUNCTION_INVOKED",
                 f"Non Entry Function Invoked: {module}::{command.function} is neither public nor entry",
             )
-        if (command.package, command.module, command.function) in _ONLY_FOR_MODULES:
+        if (command.package, command.module, command.function) in INTERNAL_FUNCTIONS:
             raise ExecutionFailure(
                 "NON_ENTRY_FUNCTION_INVOKED",
                 f"Non Entry Function Invoked: {module}::{command.function} can only be called by the module "
                 "of its type argument; for objects with store use its public variant",
             )
-        self._check_type_arguments(list(function.type_parameters), command.type_arguments)
-        types = command.type_arguments
+        types = tuple(map(self._code.canonical, command.type_arguments))
+        self._check_type_arguments(list(function.type_parameters), types)
         parameters = [substitute(parameter, types) for parameter in function.parameters]
         results = [substitute(result, types) for result in function.results]
         for position, result in enumerate(results):
@@ -260,6 +244,7 @@ class Executor:
         element = command.element
         if element is None:
             element = self.arguments.type_of(0, command.elements[0])
+        element = self._code.canonical(element)
         self._code.check_type(element)
         values = [
             self.arguments.take(index, argument, element) for index, argument in enumerate(command.elements)
@@ -267,11 +252,11 @@ class Executor:
         made: Value = bytearray(values) if element == U8 else values
         self.arguments.push([VectorType(element)], [made])
 
-    # --- Publish
+    # --- Publish, Upgrade
 
     def _publish(self, command: Publish) -> None:
         package_id = self.runtime.fresh_id()
-        published = publish.link(command, package_id, self._code, self._find)
+        published = packages.publish(command, package_id, self._code, self._find)
         self.published.append(published)
         for module in published.modules:
             function = module.functions.get("init")
@@ -284,6 +269,14 @@ class Executor:
             self.vm.call(module.id, "init", (), values)
         capability = [[[self.runtime.fresh_id()]], [package_id], 1, U8Value(0)]
         self.arguments.push([_UPGRADE_CAP], [capability])
+
+    def _upgrade(self, command: Upgrade) -> None:
+        """An upgraded package's modules don't run their ``init``, new ones neither."""
+        cap, package, policy, digest = self.arguments.take(0, command.ticket, _UPGRADE_TICKET)
+        ticket = packages.Ticket(cap[0], package[0], int(policy), bytes(digest))
+        package_id = self.runtime.fresh_id()
+        self.published.append(packages.upgrade(command, ticket, package_id, self._code, self._find))
+        self.arguments.push([_UPGRADE_RECEIPT], [[[ticket.cap], [package_id]]])
 
     # --- the end
 

@@ -13,7 +13,7 @@ from .objects import (
     Owner,
     Upgraded,
 )
-from .publish import package_data
+from .packages import package_data
 
 # All SUI there ever is, in MIST.
 TOTAL_SUPPLY = 10_000_000_000 * 10**9

@@ -98,8 +98,10 @@ def _check_packages(transaction: TransactionData, find: Find) -> None:
         match command:
             case MoveCall():
                 wanted.add(command.package)
-            case Publish() | Upgrade():
+            case Publish():
                 wanted.update(command.dependencies)
+            case Upgrade():
+                wanted.update((*command.dependencies, command.package))
     for package in sorted(wanted):
         found = find(package)
         if found is None:

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from ..vm import CodeStore, Module, order_by_dependencies
-from . import gas, genesis, inputs, limits, outcome, signatures, wire
+from ..vm import CodeStore
+from . import gas, genesis, inputs, limits, outcome, packages, signatures, wire
 from .clock import Clock
 from .effects import Executed
 from .encoding import ZERO_ADDRESS, blake2b, hex_address, u64
@@ -31,6 +31,7 @@ from .transaction import (
     SplitCoins,
     TransactionData,
     TransferObjects,
+    Upgrade,
 )
 
 DEFAULT_EPOCH_MS = 24 * 60 * 60 * 1000
@@ -87,15 +88,10 @@ class Ledger:
         self._tip = tip
         self.clock.not_before(tip.timestamp_ms)
         self._place(self._store.live_objects())
-        packages = (item.package for item in self._objects.values() if item.package is not None)
-        published = [
-            module
-            for package in packages
-            for module in map(Module.parse, package.modules.values())
-            if self.code.module(module.id) is None
-        ]
-        for module in order_by_dependencies(published):
-            self.code.add(module)
+        framework = {module.address for module in self.code.modules()}
+        for item in self._objects.values():
+            if item.package is not None and item.object_id not in framework:
+                packages.load(self.code, item, self.find)
 
     # --- reading
 
@@ -129,6 +125,15 @@ class Ledger:
         if found is None:
             raise NotFound(f"Object {hex_address(object_id)} not found at version {version}")
         return found
+
+    def package_versions(self, original_id: bytes) -> list[LedgerObject]:
+        """All versions of a package, oldest first."""
+        found = [
+            item
+            for item in self._objects.values()
+            if item.package is not None and item.package.original_id == original_id
+        ]
+        return sorted(found, key=lambda item: item.version)
 
     def owned_by(self, owner: bytes, kind: str = "address") -> Iterator[LedgerObject]:
         """Objects of an address, or with ``kind`` object the dynamic fields of an object; ordered by id."""
@@ -243,7 +248,7 @@ class Ledger:
 
     def _code_for(self, transaction: TransactionData) -> CodeStore:
         # Only a publish can leave code behind; all others share the caches of the ledger's own store.
-        publishes = any(isinstance(command, Publish) for command in transaction.commands)
+        publishes = any(isinstance(command, Publish | Upgrade) for command in transaction.commands)
         return self.code.fork() if publishes else self.code
 
     def _run(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from ..vm.bytecode import Module
 from ..vm.types import StructType, Type, encode_type, read_type, struct
 from .encoding import Reader, blake2b, byte_string, text, u64, vector
 
@@ -54,11 +55,16 @@ class Upgraded(NamedTuple):
 
 @dataclass(frozen=True)
 class PackageData:
-    """A published package: modules by name, sorted."""
+    """A version of a published package: modules by name, sorted."""
 
     modules: dict[str, bytes]
     type_origins: tuple[TypeOrigin, ...] = ()
     linkage: dict[bytes, Upgraded] = field(default_factory=dict)
+
+    @cached_property
+    def original_id(self) -> bytes:
+        """Id of the package's first version: what its bytecode, and that of its users, calls it."""
+        return Module.parse(next(iter(self.modules.values()))).address
 
 
 @dataclass(frozen=True)

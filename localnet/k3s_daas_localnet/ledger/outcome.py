@@ -188,7 +188,7 @@ class _Run:
 
     def _new_packages(self) -> list[Change]:
         packages = (
-            LedgerObject(new.package_id, 1, IMMUTABLE, self._digest, 0, package=new.data)
+            LedgerObject(new.package_id, new.version, IMMUTABLE, self._digest, 0, package=new.data)
             for new in self._executor.published
         )
         return [Change(None, _with_fee(package), "created") for package in packages]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..ledger.encoding import hex_address
 from ..ledger.objects import LedgerObject
+from ..vm import CodeStore, ModuleId
 from ..vm.bytecode import Ability, DatatypeHandle, Field, FunctionDef, Module, Visibility
 from ..vm.types import Primitive, Reference, StructType, Type, TypeParameter, VectorType
 from .protocol import Message, v2
@@ -21,15 +22,16 @@ _VISIBILITIES = {
 }
 
 
-def package(item: LedgerObject) -> Message:
+def package(item: LedgerObject, code: CodeStore) -> Message:
     """A whole package, its modules with what they define."""
     assert item.package is not None
+    found = (code.module(ModuleId(item.object_id, name)) for name in sorted(item.package.modules))
     identifier = hex_address(item.object_id)
     return v2.Package(
         storage_id=identifier,
-        original_id=identifier,
+        original_id=hex_address(item.package.original_id),
         version=item.version,
-        modules=[_module(name, code) for name, code in sorted(item.package.modules.items())],
+        modules=[_module(module) for module in found if module is not None],
         type_origins=[
             v2.TypeOrigin(
                 module_name=origin.module, datatype_name=origin.name, package_id=hex_address(origin.package)
@@ -47,11 +49,10 @@ def package(item: LedgerObject) -> Message:
     )
 
 
-def _module(name: str, code: bytes) -> Message:
-    module = Module.parse(code)
+def _module(module: Module) -> Message:
     return v2.Module(
-        name=name,
-        contents=code,
+        name=module.name,
+        contents=module.raw,
         datatypes=[datatype(module, defined) for defined in [*module.structs, *module.enums]],
         functions=[function(item) for item in module.function_defs],
     )

@@ -65,7 +65,7 @@ def ledger_object(item: LedgerObject, code: CodeStore, mask: Mask = _EVERYTHING)
         message.bcs = v2.Bcs(name="Object", value=item.encoded)
     if item.type is None:
         if "package" in mask:
-            message.package = packages.package(item)
+            message.package = packages.package(item, code)
         return mask.prune(message)
     if "contents" in mask:
         message.contents = v2.Bcs(name=type_name(item), value=item.contents)
@@ -251,6 +251,14 @@ def _error(failure: ExecutionFailure, outcome: Executed) -> Message:
         message.object_id = hex_address(failure.object_id)
     if failure.abort is not None:
         message.abort = _abort(failure, outcome)
+    if (upgrade := failure.upgrade) is not None:
+        message.package_upgrade_error = v2.PackageUpgradeError(
+            kind=v2.PackageUpgradeErrorPackageUpgradeErrorKind[upgrade.kind],
+            package_id=None if upgrade.package_id is None else hex_address(upgrade.package_id),
+            digest=None if upgrade.digest is None else base58(upgrade.digest),
+            policy=upgrade.policy,
+            ticket_id=None if upgrade.ticket_id is None else hex_address(upgrade.ticket_id),
+        )
     return message
 
 

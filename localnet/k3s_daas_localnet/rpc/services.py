@@ -20,6 +20,7 @@ from ..ledger.gas import REFERENCE_GAS_PRICE
 from ..ledger.ledger import Ledger
 from ..ledger.objects import SUI, LedgerObject
 from ..ledger.store import Checkpoint
+from ..vm import ModuleId
 from ..vm.bytecode import Module
 from ..vm.types import StructType, Type, parse_type, struct, type_to_string
 from ..vm.values import from_bcs
@@ -216,7 +217,8 @@ class Services:
     # --- MovePackageService
 
     def get_package(self, request: Message) -> Message:
-        return v2.GetPackageResponse(package=packages.package(self._package(request.package_id)))
+        found = self._package(request.package_id)
+        return v2.GetPackageResponse(package=packages.package(found, self.ledger.code))
 
     def get_function(self, request: Message) -> Message:
         module = self._module(request)
@@ -232,8 +234,12 @@ class Services:
 
     def list_package_versions(self, request: Message) -> Message:
         found = self._package(request.package_id)
-        version = v2.PackageVersion(package_id=hex_address(found.object_id), version=found.version)
-        return v2.ListPackageVersionsResponse(versions=[version])
+        assert found.package is not None
+        versions = [
+            v2.PackageVersion(package_id=hex_address(item.object_id), version=item.version)
+            for item in self.ledger.package_versions(found.package.original_id)
+        ]
+        return v2.ListPackageVersionsResponse(versions=versions)
 
     # --- TransactionExecutionService
 
@@ -360,12 +366,11 @@ class Services:
         return found
 
     def _module(self, request: Message) -> Module:
-        data = self._package(request.package_id).package
-        assert data is not None
-        code = data.modules.get(request.module_name or "")
-        if code is None:
+        package_id = self._package(request.package_id).object_id
+        found = self.ledger.code.module(ModuleId(package_id, request.module_name or ""))
+        if found is None:
             raise GRPCError(Status.NOT_FOUND, f"Module {request.package_id}::{request.module_name} not found")
-        return Module.parse(code)
+        return found
 
     @staticmethod
     def _missing(what: str, request: Message) -> GRPCError:

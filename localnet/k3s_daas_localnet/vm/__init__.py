@@ -14,6 +14,8 @@ How a ledger uses it:
 Publish modules of a package in the order of their dependencies (`order_by_dependencies`).
 `CodeStore.layout(type)` gives BCS and JSON of a type's values (`to_bcs`, `from_bcs`, `Layout.json`),
 `CodeStore.abilities(type)` and `CodeStore.check_type(type)` what a programmable transaction has to check.
+A module of an upgraded package, or of one that uses such packages, is parsed a second time with `Links` and
+added in that form; `CodeStore.link` then says which versions a call into its package runs with.
 `Host` is what the ledger implements for natives; `PureHost` serves calls that touch no objects. Values are
 plain Python: see the table in `values`. Errors: see `errors`.
 
@@ -25,6 +27,7 @@ from .bytecode import (
     Ability,
     DatatypeHandle,
     FunctionDef,
+    Links,
     Module,
     Visibility,
     order_by_dependencies,
@@ -35,7 +38,7 @@ from .framework import FrameworkMissing, framework_modules, load_framework
 from .host import Child, Host, PureHost
 from .interpreter import DEFAULT_STEP_LIMIT, Interpreter
 from .natives import blake2b256, derive_id, dynamic_field_id
-from .store import CodeStore
+from .store import CodeStore, Linkage
 from .types import (
     Primitive,
     Reference,
@@ -67,6 +70,8 @@ __all__ = [
     "Host",
     "Interpreter",
     "Layout",
+    "Linkage",
+    "Links",
     "MalformedModule",
     "Module",
     "ModuleId",

@@ -5,7 +5,7 @@ The names of the parts are those of Move's `file_format.rs`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
@@ -102,6 +102,17 @@ class JumpTable(NamedTuple):
     targets: tuple[int, ...]
 
 
+class Links(NamedTuple):
+    """Where a module of an upgraded package, or one that uses such packages, finds things.
+
+    Bytecode names packages by their original ids; types are known outside by the package version that first
+    defined them, functions by the version they are stored in.
+    """
+
+    storage_id: bytes  # the package version the module itself is stored in
+    defining_ids: Mapping[tuple[ModuleId, str], bytes]  # of every type the module can name
+
+
 # (opcode, operand, second operand); absent operands are 0. Only VEC_PACK and VEC_UNPACK have a second one.
 Instruction = tuple[int, int, int]
 
@@ -129,9 +140,14 @@ class FunctionDef:
 
 @dataclass(slots=True, eq=False)
 class Module:
-    """A parsed module. Types inside are already resolved from handles to `StructType`."""
+    """A parsed module. Types inside are already resolved from handles to `StructType`.
+
+    With `links` its types have their defining ids and its own id is where it is stored; its function handles
+    still name original ids, since only the package that a transaction calls says which versions those are.
+    """
 
     raw: bytes
+    links: Links | None = None
     version: int = 0
     self_handle: int = 0
     id: ModuleId = field(default_factory=lambda: ModuleId(bytes(32), ""))
@@ -167,12 +183,15 @@ class Module:
         return self.id.name
 
     @staticmethod
-    def parse(raw: bytes) -> Module:
-        """Read a module. Raises MalformedModule, never anything else, whatever the bytes."""
+    def parse(raw: bytes, links: Links | None = None) -> Module:
+        """Read a module. Raises MalformedModule, never anything else, whatever the bytes.
+
+        `links` has to hold every type that the module names.
+        """
         from .deserializer import ModuleReader  # it needs the classes of this file
 
         try:
-            return ModuleReader(bytes(raw)).read()
+            return ModuleReader(bytes(raw), links).read()
         except (ValueError, IndexError, RecursionError) as error:
             raise MalformedModule(str(error)) from error
 

@@ -25,6 +25,7 @@ from .bytecode import (
     Instantiation,
     Instruction,
     JumpTable,
+    Links,
     Module,
     StructDef,
     Variant,
@@ -114,9 +115,10 @@ _TOKEN_STRUCT_INSTANCE = 0xB
 
 
 class ModuleReader:
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, links: Links | None = None) -> None:
         self.raw = raw
-        self.module = Module(raw)
+        self.links = links
+        self.module = Module(raw, links)
         self.tables: dict[int, tuple[int, int]] = {}
 
     def self_address_offset(self) -> int:
@@ -146,6 +148,10 @@ class ModuleReader:
         if module.self_handle >= len(module.module_handles):
             raise ValueError("the module's own handle does not exist")
         module.id = module.module_handles[module.self_handle]
+        if self.links is not None:
+            module.id = ModuleId(self.links.storage_id, module.id.name)
+            for function in module.function_defs:
+                function.module = module.id
         self._index_definitions()
         return module
 
@@ -254,6 +260,11 @@ class ModuleReader:
             if phantom > 1:
                 raise ValueError("phantom marker is neither 0 nor 1")
             parameters.append(DatatypeParameter(constraints, bool(phantom)))
+        if self.links is not None:
+            defining_id = self.links.defining_ids.get((module, name))
+            if defining_id is None:
+                raise ValueError(f"no package is known to define {module}::{name}")
+            module = ModuleId(defining_id, module.name)
         return DatatypeHandle(module, name, abilities, tuple(parameters))
 
     def _function_handle(self, r: Reader) -> FunctionHandle:

@@ -58,7 +58,7 @@ class Interpreter:
         for type_ in closed:
             self.code.check_type(type_)
         self.code.check_constraints(list(found.type_parameters), closed)
-        prepared = self.code.prepared(found, closed)
+        prepared = self.code.prepared(found, closed, self.code.linkage(module.address))
         if found.is_native:
             return self._native(prepared, list(args))
         return self._run(prepared, list(args))

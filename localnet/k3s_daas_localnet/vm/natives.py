@@ -138,31 +138,38 @@ def _index_of(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[V
     return [len(data) if found < 0 else found]
 
 
-def _bare_type_name(type_: Type) -> str:
-    """As `std::type_name` writes it: 64 hex digits, no 0x."""
+def _bare_type_name(type_: Type, package: Callable[[bytes], bytes]) -> str:
+    """As `std::type_name` writes it: 64 hex digits, no 0x. `package` says which id of it to write."""
     match type_:
         case StructType(address, module, name, args):
-            tail = f"<{','.join(map(_bare_type_name, args))}>" if args else ""
-            return f"{address.hex()}::{module}::{name}{tail}"
+            tail = f"<{','.join([_bare_type_name(item, package) for item in args])}>" if args else ""
+            return f"{package(address).hex()}::{module}::{name}{tail}"
         case VectorType(element):
-            return f"vector<{_bare_type_name(element)}>"
+            return f"vector<{_bare_type_name(element, package)}>"
         case Primitive(name):
             return name
         case _:
             raise VmError("TYPE_RESOLUTION_FAILURE", "a type name of an open type")
 
 
-@_native("0x1", "type_name", "with_defining_ids", "with_original_ids")
-def _type_name(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
-    return [[[bytearray(_bare_type_name(types[0]).encode())]]]  # TypeName { name: ascii::String { bytes } }
+def _type_name(name: str, address: str, package: Callable[[Interpreter, bytes], bytes]) -> None:
+    """The two natives for one kind of id: the type's name, and the address in it."""
+
+    @_native("0x1", "type_name", name)
+    def _(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+        text = _bare_type_name(types[0], lambda found: package(vm, found))
+        return [[[bytearray(text.encode())]]]  # TypeName { name: ascii::String { bytes } }
+
+    @_native("0x1", "type_name", address)
+    def _(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+        type_ = types[0]
+        if not isinstance(type_, StructType):
+            raise NativeAbort(_NOT_A_DATATYPE)
+        return [package(vm, type_.address)]
 
 
-@_native("0x1", "type_name", "defining_id", "original_id")
-def _type_address(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
-    type_ = types[0]
-    if not isinstance(type_, StructType):
-        raise NativeAbort(_NOT_A_DATATYPE)
-    return [type_.address]
+_type_name("with_defining_ids", "defining_id", lambda vm, package: package)
+_type_name("with_original_ids", "original_id", lambda vm, package: vm.code.original_id(package))
 
 
 @_native("0x1", "debug", "print", "print_stack_trace")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import opcodes as op
 from .bytecode import FunctionDef, FunctionHandle, Module
-from .errors import VmError
+from .errors import ModuleId, VmError
 from .types import U8, Type, VectorType, substitute
 from .values import INTEGER_CLASSES, INTEGER_MAX, Value, clone, from_bcs
 
 if TYPE_CHECKING:
-    from .store import CodeStore
+    from .store import CodeStore, Linkage
 
 PreparedInstruction = tuple[int, Any]
 
@@ -45,13 +45,16 @@ _CAST_CLASSES = {
 class Prepared:
     """A function with closed type arguments. `code` is made on first use, so preparing never recurses."""
 
-    __slots__ = ("_code", "_store", "function", "locals_count", "parameter_count", "type_args")
+    __slots__ = ("_code", "_store", "function", "linkage", "locals_count", "parameter_count", "type_args")
 
-    def __init__(self, store: CodeStore, function: FunctionDef, type_args: tuple[Type, ...]) -> None:
+    def __init__(
+        self, store: CodeStore, function: FunctionDef, type_args: tuple[Type, ...], linkage: Linkage
+    ) -> None:
         self._store = store
         self._code: list[PreparedInstruction] | None = None
         self.function = function
         self.type_args = type_args
+        self.linkage = linkage
         self.parameter_count = len(function.parameters)
         self.locals_count = len(function.locals)
 
@@ -72,6 +75,8 @@ class _Preparer:
         self.module = module
         self.function = prepared.function
         self.type_args = prepared.type_args
+        self.linkage = prepared.linkage
+        self._versions = dict(prepared.linkage)
 
     def __call__(self, code: int, operand: int, second: int) -> PreparedInstruction:
         handler = _HANDLERS.get(code)
@@ -97,10 +102,12 @@ class _Preparer:
         return self.field(code, self.module.field_instantiations[operand].target, 0)
 
     def callee(self, handle: FunctionHandle, type_args: tuple[Type, ...]) -> PreparedInstruction:
-        function = self.store.function(handle.module, handle.name)
+        address, name = handle.module
+        module = ModuleId(self._versions.get(address, address), name)
+        function = self.store.function(module, handle.name)
         if function is None:
-            raise VmError("FUNCTION_RESOLUTION_FAILURE", f"{handle.module}::{handle.name}")
-        return op.CALL, self.store.prepared(function, type_args)
+            raise VmError("FUNCTION_RESOLUTION_FAILURE", f"{module}::{handle.name}")
+        return op.CALL, self.store.prepared(function, type_args, self.linkage)
 
     def call(self, code: int, operand: int, second: int) -> PreparedInstruction:
         return self.callee(self.module.function_handles[operand], ())

@@ -28,6 +28,9 @@ from .values import Layout, build_layout
 if TYPE_CHECKING:
     from .prepare import Prepared
 
+# Original id to storage id of the packages that are linked at another version than their first.
+Linkage = tuple[tuple[bytes, bytes], ...]
+
 # Sui's protocol config: max_type_argument_depth and max_type_nodes.
 MAX_TYPE_ARGUMENT_DEPTH = 16
 MAX_TYPE_NODES = 256
@@ -42,12 +45,13 @@ class CodeStore:
 
     def __init__(self, parent: CodeStore | None = None) -> None:
         self._parent = parent
-        self._shares_caches = True
         self._modules: dict[ModuleId, Module] = {}
         self._layouts: dict[Type, Layout] = {}
-        self._prepared: dict[tuple[ModuleId, int, tuple[Type, ...]], Prepared] = {}
+        self._prepared: dict[tuple[ModuleId, int, tuple[Type, ...], Linkage], Prepared] = {}
         self._abilities: dict[Type, int] = {}
         self._depths: dict[Type, int] = {}
+        self._originals: dict[bytes, bytes] = {}
+        self._linkages: dict[bytes, Linkage] = {}
 
     @staticmethod
     def with_framework() -> CodeStore:
@@ -67,26 +71,61 @@ class CodeStore:
         parent = self._parent
         if parent is None:
             raise ValueError("a store without parent has nobody to commit to")
-        replaces = not self._shares_caches
         for module in self._modules.values():
-            parent.add(module, replace=replaces)
-        if not replaces:
-            parent._layouts |= self._layouts
-            parent._abilities |= self._abilities
+            parent.add(module)
+        parent._layouts |= self._layouts
+        parent._abilities |= self._abilities
+        parent._originals |= self._originals
+        parent._linkages |= self._linkages
         # Prepared functions are left behind: they would keep this fork alive, and cost little to make again.
         self._modules = {}
 
-    def add(self, module: Module, replace: bool = False) -> None:
-        """Add a module that has been verified. `replace` is for upgrades: it forgets everything derived."""
+    def add(self, module: Module) -> None:
+        """Add a module that has been verified. Code never changes: an upgrade is stored at a new id."""
         if self.module(module.id) is not None:
-            if not replace:
-                raise ValueError(f"{module.id} exists already")
-            self._shares_caches = False
-            self._layouts.clear()
-            self._prepared.clear()
-            self._abilities.clear()
-            self._depths.clear()
+            raise ValueError(f"{module.id} exists already")
         self._modules[module.id] = module
+
+    def link(self, package: bytes, original_id: bytes, linkage: Linkage) -> None:
+        """Say what a package is a version of, and which versions it and all it calls are linked against.
+
+        Only needed where either differs from the packages' own ids.
+        """
+        self._originals[package] = original_id
+        self._linkages[package] = tuple(sorted(linkage))
+
+    def original_id(self, package: bytes) -> bytes:
+        """The id of a package's first version."""
+        store: CodeStore | None = self
+        while store is not None:
+            if package in store._originals:
+                return store._originals[package]
+            store = store._parent
+        return package
+
+    def linkage(self, package: bytes) -> Linkage:
+        """Versions that a call into this package runs with."""
+        store: CodeStore | None = self
+        while store is not None:
+            if package in store._linkages:
+                return store._linkages[package]
+            store = store._parent
+        return ()
+
+    def canonical(self, type_: Type) -> Type:
+        """The type with defining ids, where it names types by a later version of their package.
+
+        Unknown types stay as they are: `check_type` refuses them.
+        """
+        match type_:
+            case VectorType(element):
+                return VectorType(self.canonical(element))
+            case StructType():
+                handle = self.datatype(type_)
+                args = tuple(map(self.canonical, type_.args))
+                return type_._replace(args=args) if handle is None else handle.type(args)
+            case _:
+                return type_
 
     def module(self, module_id: ModuleId) -> Module | None:
         store: CodeStore | None = self
@@ -143,7 +182,7 @@ class CodeStore:
             found = store._layouts.get(type_)
             if found is not None:
                 return found
-            store = store._parent if store._shares_caches else None
+            store = store._parent
         self.value_depth(type_)
         made = build_layout(self, type_)
         self._layouts[type_] = made
@@ -228,18 +267,18 @@ class CodeStore:
                     f"{type_to_string(argument)} lacks {Ability(wanted & ~self.abilities(argument))!r}",
                 )
 
-    def prepared(self, function: FunctionDef, type_args: tuple[Type, ...]) -> Prepared:
-        """The runnable form of a function for these type arguments, cached."""
-        key = (function.module, function.index, type_args)
+    def prepared(self, function: FunctionDef, type_args: tuple[Type, ...], linkage: Linkage = ()) -> Prepared:
+        """The runnable form of a function for these type arguments and package versions, cached."""
+        key = (function.module, function.index, type_args, linkage)
         store: CodeStore | None = self
         while store is not None:
             found = store._prepared.get(key)
             if found is not None:
                 return found
-            store = store._parent if store._shares_caches else None
+            store = store._parent
         from .prepare import Prepared
 
-        made = Prepared(self, function, type_args)
+        made = Prepared(self, function, type_args, linkage)
         self._prepared[key] = made
         return made
 

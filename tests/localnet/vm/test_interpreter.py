@@ -267,24 +267,6 @@ def test_a_fork_keeps_its_modules_to_itself_until_committed(store: CodeStore, mo
         base.add(module)
 
 
-def test_replacing_a_module_forgets_what_was_derived(store: CodeStore, assembler: Any) -> None:
-    from copy import deepcopy
-
-    old, new = deepcopy(assembler), deepcopy(assembler)
-    old.function("answer", [(op.LD_U64, 1), (op.RET,)], results=[old.U64])
-    new.function("answer", [(op.LD_U64, 2), (op.RET,)], results=[new.U64])
-    base = store.fork()
-    module = Module.parse(old.build())
-    base.add(module)
-    assert _call(base, module.id, "answer") == [1]
-    fork = base.fork()
-    fork.add(Module.parse(new.build()), replace=True)
-    assert _call(fork, module.id, "answer") == [2]
-    assert _call(base, module.id, "answer") == [1]
-    fork.commit()
-    assert _call(base, module.id, "answer") == [2]
-
-
 def test_objects_are_out_of_reach_of_pure_calls(store: CodeStore) -> None:
     context = Ref.to([bytes(32), bytearray(32), 0, 0, 0])
     with pytest.raises(VmError) as caught:

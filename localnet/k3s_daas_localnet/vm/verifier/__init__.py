@@ -14,10 +14,11 @@ from . import bounds, declarations, linking, signatures, sui
 from .code import verify_code
 from .control_flow import ControlFlow
 from .references import verify_references
+from .sui import INTERNAL_FUNCTIONS
 
 Resolver = Callable[[ModuleId], Module | None]
 
-__all__ = ["Resolver", "verify_module"]
+__all__ = ["INTERNAL_FUNCTIONS", "Resolver", "verify_module"]
 
 
 def verify_module(module: Module, resolver: Resolver) -> None:

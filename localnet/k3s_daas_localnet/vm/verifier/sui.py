@@ -34,8 +34,8 @@ _INIT = "init"
 
 _Function = tuple[bytes, str, str]
 
-# Functions whose type argument must be a type of the calling module.
-_INTERNAL: frozenset[_Function] = frozenset(
+# Functions whose type argument must be a type of the calling module (a command of a transaction is none).
+INTERNAL_FUNCTIONS: frozenset[_Function] = frozenset(
     (
         (_STD, "internal", "permit"),
         (_SUI, "event", "emit"),
@@ -121,7 +121,7 @@ def _verify_calls(module: Module, function: FunctionDef) -> None:
         callee = _identity(module, operand)
         if callee[2] == _INIT:
             raise _failure(f"@{offset}: a module's init cannot be called")
-        if callee not in _INTERNAL:
+        if callee not in INTERNAL_FUNCTIONS:
             continue
         type_ = arguments[0]
         if not isinstance(type_, StructType) or type_.module_id != module.id:
