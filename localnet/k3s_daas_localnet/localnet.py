@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from k3s_daas.attestation import simulation_root
+
 from .faucet import DEFAULT_AMOUNT_MIST, Faucet
 from .ledger import encoding
 from .ledger.clock import Clock
@@ -58,6 +60,7 @@ class Localnet:
         faucet_listen: str | None = None,
         epoch_ms: int = DEFAULT_EPOCH_MS,
         checkpoint_ms: int | None = None,
+        simulated_nitro_root: bytes | None = None,
     ) -> AsyncIterator[Localnet]:
         """Starts a network and stops it when the block ends.
 
@@ -65,12 +68,19 @@ class Localnet:
         :param listen: address and port of gRPC; port 0 takes a free one.
         :param faucet_listen: address and port of the faucet; None serves none.
         :param checkpoint_ms: also makes a checkpoint without transactions every so many ms; None doesn't.
+        :param simulated_nitro_root: PEM of an emulator's root (``nsm``): contracts then accept its documents
+            too. Without it, as on a public network, only documents of real AWS enclaves.
+        :raises ValueError: that PEM isn't an emulator's.
         :raises StateError: the state directory can't be used. :raises OSError: an address can't be.
         """
         async with AsyncExitStack() as stack:
             store = Store(Path(state_dir) if state_dir is not None else None)
             stack.callback(store.close)
-            ledger = Ledger(store, Clock(), _encode, epoch_ms=epoch_ms)
+            root = None
+            if simulated_nitro_root is not None:
+                root = simulation_root(simulated_nitro_root, "localnet")
+                _LOG.warning("SIMULATED attestation is accepted: root %s", root.fingerprint)
+            ledger = Ledger(store, Clock(), _encode, epoch_ms=epoch_ms, simulated_nitro_root=root)
             server = RpcServer(ledger)
             host, port = parse_listen(listen)
             port = await server.start(host, port)

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     )
     try:
         asyncio.run(_serve(options))
-    except (StateError, FrameworkMissing, OSError) as error:
+    except (StateError, FrameworkMissing, OSError, ValueError) as error:
         print(f"k3s_daas_localnet: {error}", file=sys.stderr)
         return 1
     return 0
@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
         default=_CHECKPOINT_MS,
         help="also make an empty checkpoint every so many ms; 0 for never (default: %(default)s)",
     )
+    parser.add_argument(
+        "--simulated-nitro-root",
+        type=Path,
+        metavar="PEM",
+        help="root certificate of an attestation emulator whose documents contracts accept too; everything "
+        "they prove is simulated (default: only documents of real AWS enclaves)",
+    )
     return parser
 
 
@@ -89,13 +96,17 @@ async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    root: Path | None = options.simulated_nitro_root
     async with Localnet.start(
         options.state_dir,
         options.listen,
         faucet_listen=options.faucet_listen,
         epoch_ms=options.epoch_ms,
         checkpoint_ms=options.checkpoint_ms or None,
+        simulated_nitro_root=root.read_bytes() if root is not None else None,
     ) as net:
         ready = {"event": "listening", "rpc": net.url, "faucet": net.faucet_url, "chain_id": net.chain_id}
+        if root is not None:
+            ready["attestation"] = "SIMULATED"
         print(json.dumps(ready), flush=True)
         await stop.wait()

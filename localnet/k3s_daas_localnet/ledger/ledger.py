@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from k3s_daas.attestation import Root
+
 from ..vm import CodeStore
 from . import gas, genesis, inputs, limits, outcome, packages, signatures, wire
 from .clock import Clock
@@ -48,10 +50,17 @@ class Ledger:
 
     :param encode: makes the stored record of a transaction.
     :param epoch_ms: length of an epoch in ms.
+    :param simulated_nitro_root: emulator whose attestation documents contracts accept beside AWS's.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, encode: Encode, *, epoch_ms: int = DEFAULT_EPOCH_MS
+        self,
+        store: Store,
+        clock: Clock,
+        encode: Encode,
+        *,
+        epoch_ms: int = DEFAULT_EPOCH_MS,
+        simulated_nitro_root: Root | None = None,
     ) -> None:
         if epoch_ms <= 0:
             raise ValueError(f"an epoch lasts at least 1 ms, found {epoch_ms}")
@@ -61,6 +70,7 @@ class Ledger:
         self._store = store
         self._encode = encode
         self._epoch_ms = epoch_ms
+        self._simulated_nitro_root = simulated_nitro_root
         self._objects: dict[bytes, LedgerObject] = {}
         self._by_owner: defaultdict[bytes, dict[bytes, None]] = defaultdict(dict)
         if store.fresh:
@@ -271,6 +281,7 @@ class Ledger:
             epoch_timestamp_ms=self.epoch_start_ms(epoch),
             gas_price=transaction.price,
             gas_budget=transaction.budget,
+            simulated_nitro_root=self._simulated_nitro_root,
         )
         around = outcome.Surroundings(code, self.find, context, keep_returns)
         return outcome.execute(transaction, user_signatures, loaded, around)

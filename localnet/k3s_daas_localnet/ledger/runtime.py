@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from k3s_daas.attestation import Root
+
 from ..vm.errors import NativeAbort, VmError
 from ..vm.host import Child
 from ..vm.store import CodeStore
@@ -36,6 +38,7 @@ class Context:
     epoch_timestamp_ms: int
     gas_price: int
     gas_budget: int
+    simulated_nitro_root: Root | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class ObjectRuntime:
         self.epoch_timestamp_ms = context.epoch_timestamp_ms
         self.gas_price = context.gas_price
         self.gas_budget = context.gas_budget
+        self.simulated_nitro_root = context.simulated_nitro_root
         self.ids_created = 0
         self.new_ids: set[bytes] = set()
         self.deleted_ids: set[bytes] = set()

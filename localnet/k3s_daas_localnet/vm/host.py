@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from k3s_daas.attestation import Root
+
 from .errors import VmError
 from .types import StructType, Type
 from .values import Value
@@ -45,6 +47,10 @@ class Host(Protocol):
     def gas_budget(self) -> int: ...
     @property
     def ids_created(self) -> int: ...
+    @property
+    def simulated_nitro_root(self) -> Root | None:
+        """Root of an attestation emulator, believed beside the AWS root; None on a network like the real."""
+        ...
 
     def fresh_id(self) -> bytes:
         """The next object id of the transaction; counts as a new uid."""
@@ -94,6 +100,7 @@ class PureHost:
     gas_price = 1000
     gas_budget = 0
     ids_created = 0
+    simulated_nitro_root: Root | None = None
 
     def _refuse(self, *_: Any) -> Any:
         raise VmError("UNSUPPORTED", "this call may not touch objects, ids or events")

@@ -1,34 +1,25 @@
 """The native functions of 0x1 and 0x2.
 
 A native takes the interpreter, the closed type arguments and the arguments, and gives its results. What is
-absent from `NATIVES` fails by name when called: pairings, VRF, zkLogin, Groth16, Poseidon, VDF, Nitro
-attestation, party objects and the funds accumulator, none of which an ordinary contract needs.
+absent from `NATIVES` fails by name when called: pairings, VRF, zkLogin, Groth16, Poseidon, VDF, party objects
+and the funds accumulator, none of which an ordinary contract needs.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
+from . import crypto_natives as _registers_its_natives  # noqa: F401
 from .errors import NativeAbort, VmError
-from .keccak import keccak256
-from .types import BOOL, Primitive, StructType, Type, VectorType, encode_type, parse_address
+from .native_table import HASH_BLOCK, NATIVES, blake2b256, native
+from .types import BOOL, Primitive, StructType, Type, VectorType, encode_type
 from .values import Ref, U256Value, Value, object_id, to_bcs
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
 
-Native = Callable[["Interpreter", tuple[Type, ...], list[Value]], list[Value]]
-NATIVES: dict[tuple[bytes, str, str], Native] = {}
+__all__ = ["NATIVES", "blake2b256", "derive_id", "dynamic_field_id"]
 
 # Abort codes of the framework's own natives.
 _FIELD_EXISTS = 0
@@ -36,27 +27,10 @@ _FIELD_MISSING = 1
 _FIELD_OTHER_TYPE = 2
 _ADDRESS_PARSE = 0
 _NOT_A_DATATYPE = 0
-_K1_INVALID_PUBLIC_KEY = 2
 
 # Leading bytes of hashed ids (Sui's HashingIntentScope).
 _CHILD_OBJECT_ID = b"\xf0"
 _REGULAR_OBJECT_ID = b"\xf1"
-
-_HASH_BLOCK = 64
-_SIGNATURE_STEPS = 2000
-
-
-def _native(address: str, module: str, *names: str) -> Callable[[Native], Native]:
-    def register(function: Native) -> Native:
-        for name in names:
-            NATIVES[(parse_address(address), module, name)] = function
-        return function
-
-    return register
-
-
-def blake2b256(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=32).digest()
 
 
 def derive_id(transaction_digest: bytes, number: int) -> bytes:
@@ -71,40 +45,21 @@ def dynamic_field_id(parent: bytes, key_type: Type, key: bytes) -> bytes:
     )
 
 
-def _bytes(reference: Ref) -> bytes:
-    return bytes(reference.get())
-
-
 # ---- 0x1
 
 
-@_native("0x1", "bcs", "to_bytes")
+@native("0x1", "bcs", "to_bytes")
 def _bcs_to_bytes(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     out = bytearray()
     vm.code.layout(types[0]).encode(args[0].get(), out)
-    vm.charge(len(out) // _HASH_BLOCK)
+    vm.charge(len(out) // HASH_BLOCK)
     return [out]
 
 
-def _hash(address: str, module: str, name: str, digest: Callable[[bytes], bytes], by_reference: bool) -> None:
-    def run(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
-        data = _bytes(args[0]) if by_reference else bytes(args[0])
-        vm.charge(1 + len(data) // _HASH_BLOCK)
-        return [bytearray(digest(data))]
-
-    _native(address, module, name)(run)
-
-
-_hash("0x1", "hash", "sha2_256", lambda data: hashlib.sha256(data).digest(), by_reference=False)
-_hash("0x1", "hash", "sha3_256", lambda data: hashlib.sha3_256(data).digest(), by_reference=False)
-_hash("0x2", "hash", "blake2b256", blake2b256, by_reference=True)
-_hash("0x2", "hash", "keccak256", keccak256, by_reference=True)
-
-
-@_native("0x1", "string", "internal_check_utf8")
+@native("0x1", "string", "internal_check_utf8")
 def _check_utf8(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
     data = args[0].get()
-    vm.charge(len(data) // _HASH_BLOCK)
+    vm.charge(len(data) // HASH_BLOCK)
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
@@ -116,24 +71,24 @@ def _is_char_boundary(data: bytearray, index: int) -> bool:
     return index in (0, len(data)) or (index < len(data) and data[index] & 0xC0 != 0x80)
 
 
-@_native("0x1", "string", "internal_is_char_boundary")
+@native("0x1", "string", "internal_is_char_boundary")
 def _char_boundary(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return [_is_char_boundary(args[0].get(), args[1])]
 
 
-@_native("0x1", "string", "internal_sub_string")
+@native("0x1", "string", "internal_sub_string")
 def _sub_string(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
     data, start, end = args[0].get(), args[1], args[2]
     if start > end or end > len(data):
         raise NativeAbort(1)
-    vm.charge((end - start) // _HASH_BLOCK)
+    vm.charge((end - start) // HASH_BLOCK)
     return [data[start:end]]
 
 
-@_native("0x1", "string", "internal_index_of")
+@native("0x1", "string", "internal_index_of")
 def _index_of(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
     data = args[0].get()
-    vm.charge(len(data) // _HASH_BLOCK)
+    vm.charge(len(data) // HASH_BLOCK)
     found = data.find(args[1].get())
     return [len(data) if found < 0 else found]
 
@@ -155,12 +110,12 @@ def _bare_type_name(type_: Type, package: Callable[[bytes], bytes]) -> str:
 def _type_name(name: str, address: str, package: Callable[[Interpreter, bytes], bytes]) -> None:
     """The two natives for one kind of id: the type's name, and the address in it."""
 
-    @_native("0x1", "type_name", name)
+    @native("0x1", "type_name", name)
     def _(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
         text = _bare_type_name(types[0], lambda found: package(vm, found))
         return [[[bytearray(text.encode())]]]  # TypeName { name: ascii::String { bytes } }
 
-    @_native("0x1", "type_name", address)
+    @native("0x1", "type_name", address)
     def _(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
         type_ = types[0]
         if not isinstance(type_, StructType):
@@ -172,101 +127,35 @@ _type_name("with_defining_ids", "defining_id", lambda vm, package: package)
 _type_name("with_original_ids", "original_id", lambda vm, package: vm.code.original_id(package))
 
 
-@_native("0x1", "debug", "print", "print_stack_trace")
+@native("0x1", "debug", "print", "print_stack_trace")
 def _debug(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return []
 
 
-# ---- 0x2: addresses, cryptography
+# ---- 0x2: addresses
 
 
-@_native("0x2", "address", "to_u256")
+@native("0x2", "address", "to_u256")
 def _address_to_u256(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return [U256Value(int.from_bytes(args[0], "big"))]
 
 
-@_native("0x2", "address", "from_u256")
+@native("0x2", "address", "from_u256")
 def _address_from_u256(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return [int(args[0]).to_bytes(32, "big")]
 
 
-@_native("0x2", "address", "from_bytes")
+@native("0x2", "address", "from_bytes")
 def _address_from_bytes(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     if len(args[0]) != 32:
         raise NativeAbort(_ADDRESS_PARSE)
     return [bytes(args[0])]
 
 
-@_native("0x2", "hmac", "hmac_sha3_256")
-def _hmac(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
-    key, message = _bytes(args[0]), _bytes(args[1])
-    vm.charge(4 + (len(key) + len(message)) // _HASH_BLOCK)
-    return [bytearray(hmac.new(key, message, hashlib.sha3_256).digest())]
-
-
-@_native("0x2", "ed25519", "ed25519_verify")
-def _ed25519_verify(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
-    signature, key, message = (_bytes(argument) for argument in args)
-    vm.charge(_SIGNATURE_STEPS + len(message) // _HASH_BLOCK)
-    try:
-        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return [False]
-    return [True]
-
-
-_SECP256K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-_SECP256R1_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-
-
-def _ecdsa_digest(message: bytes, hash_function: int) -> bytes | None:
-    """0 is keccak256, 1 is sha256; anything else is no hash function."""
-    if hash_function == 0:
-        return keccak256(message)
-    return hashlib.sha256(message).digest() if hash_function == 1 else None
-
-
-def _ecdsa_verify(curve: ec.EllipticCurve, order: int) -> Native:
-    def run(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
-        signature, key, message = (_bytes(argument) for argument in args[:3])
-        vm.charge(_SIGNATURE_STEPS + len(message) // _HASH_BLOCK)
-        digest = _ecdsa_digest(message, args[3])
-        if digest is None or len(signature) != 64 or len(key) != 33:
-            return [False]
-        r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-        if s > order // 2:  # only the lower of the two valid signatures counts
-            return [False]
-        try:
-            public = ec.EllipticCurvePublicKey.from_encoded_point(curve, key)
-            public.verify(encode_dss_signature(r, s), digest, ec.ECDSA(Prehashed(hashes.SHA256())))
-        except (InvalidSignature, ValueError):
-            return [False]
-        return [True]
-
-    return run
-
-
-_native("0x2", "ecdsa_k1", "secp256k1_verify")(_ecdsa_verify(ec.SECP256K1(), _SECP256K1_ORDER))
-_native("0x2", "ecdsa_r1", "secp256r1_verify")(_ecdsa_verify(ec.SECP256R1(), _SECP256R1_ORDER))
-
-
-@_native("0x2", "ecdsa_k1", "decompress_pubkey")
-def _decompress(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
-    key = _bytes(args[0])
-    vm.charge(_SIGNATURE_STEPS)
-    if len(key) != 33:
-        raise NativeAbort(_K1_INVALID_PUBLIC_KEY)
-    try:
-        public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), key)
-    except ValueError:
-        raise NativeAbort(_K1_INVALID_PUBLIC_KEY) from None
-    return [bytearray(public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint))]
-
-
 # ---- 0x2: transaction, objects, events
 
 
-@_native("0x2", "types", "is_one_time_witness")
+@native("0x2", "types", "is_one_time_witness")
 def _is_one_time_witness(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     type_ = types[0]
     if not isinstance(type_, StructType) or type_.name != type_.module.upper():
@@ -276,7 +165,7 @@ def _is_one_time_witness(vm: Interpreter, types: tuple[Type, ...], args: list[Va
 
 
 def _context(name: str, read: Callable[[Interpreter], Value]) -> None:
-    _native("0x2", "tx_context", name)(lambda vm, types, args: [read(vm)])
+    native("0x2", "tx_context", name)(lambda vm, types, args: [read(vm)])
 
 
 _context("native_sender", lambda vm: vm.host.sender)
@@ -290,28 +179,28 @@ _context("native_sponsor", lambda vm: [] if vm.host.sponsor is None else [vm.hos
 _context("fresh_id", lambda vm: vm.host.fresh_id())
 
 
-@_native("0x2", "tx_context", "derive_id")
+@native("0x2", "tx_context", "derive_id")
 def _derive_id(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return [derive_id(bytes(args[0]), args[1])]
 
 
-@_native("0x2", "protocol_config", "is_feature_enabled")
+@native("0x2", "protocol_config", "is_feature_enabled")
 def _is_feature_enabled(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return [vm.host.feature_enabled(bytes(args[0]).decode("utf-8", "replace"))]
 
 
-@_native("0x2", "object", "borrow_uid")
+@native("0x2", "object", "borrow_uid")
 def _borrow_uid(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return [Ref(args[0].get(), 0)]
 
 
-@_native("0x2", "object", "delete_impl")
+@native("0x2", "object", "delete_impl")
 def _delete_uid(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     vm.host.delete_uid(args[0])
     return []
 
 
-@_native("0x2", "object", "record_new_uid")
+@native("0x2", "object", "record_new_uid")
 def _record_new_uid(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     vm.host.record_new_uid(args[0])
     return []
@@ -323,31 +212,31 @@ def _datatype(type_: Type) -> StructType:
     return type_
 
 
-@_native("0x2", "event", "emit")
+@native("0x2", "event", "emit")
 def _emit(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     vm.host.emit(_datatype(types[0]), args[0])
     return []
 
 
-@_native("0x2", "transfer", "transfer_impl")
+@native("0x2", "transfer", "transfer_impl")
 def _transfer(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     vm.host.transfer(_datatype(types[0]), args[0], args[1])
     return []
 
 
-@_native("0x2", "transfer", "share_object_impl")
+@native("0x2", "transfer", "share_object_impl")
 def _share(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     vm.host.share(_datatype(types[0]), args[0])
     return []
 
 
-@_native("0x2", "transfer", "freeze_object_impl")
+@native("0x2", "transfer", "freeze_object_impl")
 def _freeze(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     vm.host.freeze(_datatype(types[0]), args[0])
     return []
 
 
-@_native("0x2", "transfer", "receive_impl")
+@native("0x2", "transfer", "receive_impl")
 def _receive(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return [vm.host.receive(args[0], args[1][0], args[2], _datatype(types[0]))]
 
@@ -355,14 +244,14 @@ def _receive(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> lis
 # ---- 0x2: dynamic fields
 
 
-@_native("0x2", "dynamic_field", "hash_type_and_key")
+@native("0x2", "dynamic_field", "hash_type_and_key")
 def _hash_type_and_key(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     key = to_bcs(vm.code.layout(types[0]), args[1])
-    vm.charge(1 + len(key) // _HASH_BLOCK)
+    vm.charge(1 + len(key) // HASH_BLOCK)
     return [dynamic_field_id(args[0], types[0], key)]
 
 
-@_native("0x2", "dynamic_field", "add_child_object")
+@native("0x2", "dynamic_field", "add_child_object")
 def _add_child(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     parent, value = args
     child_id = object_id(value)
@@ -372,7 +261,7 @@ def _add_child(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> l
     return []
 
 
-@_native("0x2", "dynamic_field", "borrow_child_object", "borrow_child_object_mut")
+@native("0x2", "dynamic_field", "borrow_child_object", "borrow_child_object_mut")
 def _borrow_child(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     parent: bytes = args[0].get()[0][0]  # &UID
     child = vm.host.child(parent, args[1])
@@ -383,7 +272,7 @@ def _borrow_child(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -
     return [Ref(child.slot, 0)]
 
 
-@_native("0x2", "dynamic_field", "remove_child_object")
+@native("0x2", "dynamic_field", "remove_child_object")
 def _remove_child(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     parent, child_id = args
     child = vm.host.child(parent, child_id)
@@ -395,12 +284,12 @@ def _remove_child(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -
     return [child.slot[0]]
 
 
-@_native("0x2", "dynamic_field", "has_child_object")
+@native("0x2", "dynamic_field", "has_child_object")
 def _has_child(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     return [vm.host.child(args[0], args[1]) is not None]
 
 
-@_native("0x2", "dynamic_field", "has_child_object_with_ty")
+@native("0x2", "dynamic_field", "has_child_object_with_ty")
 def _has_child_with_type(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     child = vm.host.child(args[0], args[1])
     return [child is not None and child.type == types[0]]
