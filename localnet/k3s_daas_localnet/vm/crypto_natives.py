@@ -43,12 +43,25 @@ _NITRO_REQUIRED_PCRS = frozenset((0, 1, 2, 3, 4, 8))
 
 _BLS_COMPRESSED_G1 = 48
 _SIGNATURE_STEPS = 2000
+# Measured; keccak and key recovery are plain Python.
+_KECCAK_BLOCK_US = 400
+_SIGNATURE_US = 300
+_RECOVERY_US = 5_000
+_PAIRING_US = 1_200
+_CERTIFICATE_US = 800
 
 
-def _hash(address: str, module: str, name: str, digest: Callable[[bytes], bytes], by_reference: bool) -> None:
+def _hash(
+    address: str,
+    module: str,
+    name: str,
+    digest: Callable[[bytes], bytes],
+    by_reference: bool,
+    block_us: int = 0,
+) -> None:
     def run(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
         data = bytes_of(args[0]) if by_reference else bytes(args[0])
-        vm.charge(1 + len(data) // HASH_BLOCK)
+        vm.charge(1 + len(data) // HASH_BLOCK, block_us * (1 + len(data) // HASH_BLOCK))
         return [bytearray(digest(data))]
 
     native(address, module, name)(run)
@@ -57,7 +70,7 @@ def _hash(address: str, module: str, name: str, digest: Callable[[bytes], bytes]
 _hash("0x1", "hash", "sha2_256", lambda data: hashlib.sha256(data).digest(), by_reference=False)
 _hash("0x1", "hash", "sha3_256", lambda data: hashlib.sha3_256(data).digest(), by_reference=False)
 _hash("0x2", "hash", "blake2b256", blake2b256, by_reference=True)
-_hash("0x2", "hash", "keccak256", keccak256, by_reference=True)
+_hash("0x2", "hash", "keccak256", keccak256, by_reference=True, block_us=_KECCAK_BLOCK_US)
 
 
 @native("0x2", "hmac", "hmac_sha3_256")
@@ -70,7 +83,7 @@ def _hmac(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[V
 @native("0x2", "ed25519", "ed25519_verify")
 def _ed25519_verify(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     signature, key, message = (bytes_of(argument) for argument in args)
-    vm.charge(_SIGNATURE_STEPS + len(message) // HASH_BLOCK)
+    vm.charge(_SIGNATURE_STEPS + len(message) // HASH_BLOCK, _SIGNATURE_US)
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -78,9 +91,10 @@ def _ed25519_verify(vm: Interpreter, types: tuple[Type, ...], args: list[Value])
     return [True]
 
 
-def _ecdsa_digest(message: bytes, hash_function: int) -> bytes | None:
+def _ecdsa_digest(vm: Interpreter, message: bytes, hash_function: int) -> bytes | None:
     """0 is keccak256, 1 is sha256; anything else is no hash function."""
     if hash_function == 0:
+        vm.charge(0, _KECCAK_BLOCK_US * (1 + len(message) // HASH_BLOCK))
         return keccak256(message)
     return hashlib.sha256(message).digest() if hash_function == 1 else None
 
@@ -88,8 +102,8 @@ def _ecdsa_digest(message: bytes, hash_function: int) -> bytes | None:
 def _ecdsa_verify(curve: ec.EllipticCurve, order: int) -> Native:
     def run(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
         signature, key, message = (bytes_of(argument) for argument in args[:3])
-        vm.charge(_SIGNATURE_STEPS + len(message) // HASH_BLOCK)
-        digest = _ecdsa_digest(message, args[3])
+        vm.charge(_SIGNATURE_STEPS + len(message) // HASH_BLOCK, _SIGNATURE_US)
+        digest = _ecdsa_digest(vm, message, args[3])
         if digest is None or len(signature) != 64 or len(key) != 33:
             return [False]
         r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
@@ -108,11 +122,11 @@ def _ecdsa_verify(curve: ec.EllipticCurve, order: int) -> Native:
 def _ecdsa_recover(curve: Curve) -> Native:
     def run(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
         signature, message = bytes_of(args[0]), bytes_of(args[1])
-        vm.charge(_SIGNATURE_STEPS + len(message) // HASH_BLOCK)
+        vm.charge(_SIGNATURE_STEPS + len(message) // HASH_BLOCK, _RECOVERY_US)
         r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
         if len(signature) != 65 or signature[64] > 3 or not (0 < r < curve.order and 0 < s < curve.order):
             raise NativeAbort(_ECDSA_INVALID_SIGNATURE)
-        digest = _ecdsa_digest(message, args[2])
+        digest = _ecdsa_digest(vm, message, args[2])
         if digest is None:
             raise NativeAbort(_ECDSA_NO_KEY)
         try:
@@ -144,7 +158,7 @@ def _bls_min_pk_verify(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) 
 @native("0x2", "ecdsa_k1", "decompress_pubkey")
 def _decompress(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
     key = bytes_of(args[0])
-    vm.charge(_SIGNATURE_STEPS)
+    vm.charge(_SIGNATURE_STEPS, _SIGNATURE_US)
     if len(key) != 33:
         raise NativeAbort(_K1_INVALID_PUBLIC_KEY)
     try:
@@ -158,12 +172,12 @@ def _decompress(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> 
 def _load_nitro_attestation(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
     """As protocol versions since 113 do it: debug documents and old ones are accepted, see `attestation`."""
     raw, now_ms = bytes_of(args[0]), int(args[1])
-    vm.charge(_SIGNATURE_STEPS + len(raw) // HASH_BLOCK)
+    vm.charge(_SIGNATURE_STEPS + len(raw) // HASH_BLOCK, _SIGNATURE_US)
     try:
         document = attestation.parse(raw, lenient=True)
     except attestation.AttestationError:
         raise NativeAbort(_NITRO_PARSE) from None
-    vm.charge(_SIGNATURE_STEPS * len(document.cabundle))
+    vm.charge(_SIGNATURE_STEPS * len(document.cabundle), _CERTIFICATE_US * (1 + len(document.cabundle)))
     root = attestation.AWS_ROOT
     if vm.host.simulated_nitro_root is not None and attestation.SIMULATION in document.module_id:
         root = vm.host.simulated_nitro_root

@@ -61,10 +61,10 @@ class VmError(Exception):
 
 
 class OutOfGas(VmError):
-    """The step bound of the interpreter was reached."""
+    """A bound of the interpreter was reached."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__("OUT_OF_GAS", f"more than {limit} steps")
+    def __init__(self, limit: int, what: str = "steps") -> None:
+        super().__init__("OUT_OF_GAS", f"more than {limit} {what}")
 
 
 class MoveAbort(Exception):

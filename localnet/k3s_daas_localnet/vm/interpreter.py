@@ -19,7 +19,10 @@ from .types import Type
 from .values import INTEGER_BITS, INTEGER_MAX, EnumValue, Ref, U8Value, Value
 
 MAX_CALL_DEPTH = 1024
-DEFAULT_STEP_LIMIT = 5_000_000
+DEFAULT_STEP_LIMIT = 4_000_000
+MAX_NATIVE_US = 1_500_000
+# Sui's protocol config: max_move_vector_len.
+MAX_VECTOR_LENGTH = 256 * 1024
 # Copying, comparing and hashing cost by size: one step for so many bytes of a vector<u8>.
 _BYTES_PER_STEP = 32
 
@@ -38,6 +41,7 @@ class Interpreter:
         self.host: Host = host
         self.step_limit = step_limit
         self.steps = 0
+        self._native_us = 0
 
     def call(
         self, module: ModuleId, function: str, type_args: Sequence[Type], args: Sequence[Value]
@@ -63,11 +67,18 @@ class Interpreter:
             return self._native(prepared, list(args))
         return self._run(prepared, list(args))
 
-    def charge(self, steps: int) -> None:
-        """Count work done outside the loop. Raises OutOfGas."""
+    def charge(self, steps: int, microseconds: int = 0) -> None:
+        """Count work done outside the loop. Raises OutOfGas.
+
+        :param microseconds: about how long a native takes that is much slower than its steps; it is not
+            billed, but bounded, so that nothing holds a node up.
+        """
         self.steps += steps
         if self.steps > self.step_limit:
             raise OutOfGas(self.step_limit)
+        self._native_us += microseconds
+        if self._native_us > MAX_NATIVE_US:
+            raise OutOfGas(MAX_NATIVE_US, "µs in slow natives, a bound of this network's own")
 
     def copy(self, value: Value) -> Value:
         """A deep copy, charged by size."""
@@ -245,7 +256,12 @@ class Interpreter:
                     push(len(pop().get()))
                 elif opcode == op.VEC_PUSH_BACK:
                     value = pop()
-                    pop().get().append(value)
+                    vector = pop().get()
+                    if len(vector) >= MAX_VECTOR_LENGTH:
+                        raise VmError(
+                            "VECTOR_OPERATION_ERROR", f"a vector of more than {MAX_VECTOR_LENGTH} elements"
+                        )
+                    vector.append(value)
                 elif opcode == op.VEC_POP_BACK:
                     vector = pop().get()
                     if not vector:
