@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from . import crypto_natives as _registers_its_natives  # noqa: F401
 from .errors import NativeAbort, VmError
 from .native_table import HASH_BLOCK, NATIVES, blake2b256, native
-from .types import BOOL, Primitive, StructType, Type, VectorType, encode_type
-from .values import Ref, U256Value, Value, object_id, to_bcs
+from .types import BOOL, U8, Primitive, StructType, Type, VectorType, encode_type
+from .values import Ref, U8Value, U256Value, Value, object_id, to_bcs
 
 if TYPE_CHECKING:
     from .interpreter import Interpreter
@@ -27,6 +27,7 @@ _FIELD_MISSING = 1
 _FIELD_OTHER_TYPE = 2
 _ADDRESS_PARSE = 0
 _NOT_A_DATATYPE = 0
+_VECTOR_INDEX, _VECTOR_EMPTY, _VECTOR_NOT_EMPTY = 1, 2, 3
 
 # Leading bytes of hashed ids (Sui's HashingIntentScope).
 _CHILD_OBJECT_ID = b"\xf0"
@@ -129,6 +130,58 @@ _type_name("with_original_ids", "original_id", lambda vm, package: vm.code.origi
 
 @native("0x1", "debug", "print", "print_stack_trace")
 def _debug(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+    return []
+
+
+# The compiler makes instructions of these; only who calls them by hand gets here.
+
+
+@native("0x1", "vector", "empty")
+def _vector_empty(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+    return [bytearray() if types[0] == U8 else []]
+
+
+@native("0x1", "vector", "length")
+def _vector_length(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+    return [len(args[0].get())]
+
+
+@native("0x1", "vector", "borrow", "borrow_mut")
+def _vector_borrow(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+    vector, index = args[0].get(), args[1]
+    if index >= len(vector):
+        raise NativeAbort(_VECTOR_INDEX)
+    return [Ref(vector, index)]
+
+
+@native("0x1", "vector", "push_back")
+def _vector_push(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+    args[0].get().append(args[1])
+    return []
+
+
+@native("0x1", "vector", "pop_back")
+def _vector_pop(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+    vector = args[0].get()
+    if not vector:
+        raise NativeAbort(_VECTOR_EMPTY)
+    value = vector.pop()
+    return [U8Value(value) if type(vector) is bytearray else value]
+
+
+@native("0x1", "vector", "destroy_empty")
+def _vector_destroy(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+    if args[0]:
+        raise NativeAbort(_VECTOR_NOT_EMPTY)
+    return []
+
+
+@native("0x1", "vector", "swap")
+def _vector_swap(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> list[Value]:
+    vector, first, second = args[0].get(), args[1], args[2]
+    if first >= len(vector) or second >= len(vector):
+        raise NativeAbort(_VECTOR_INDEX)
+    vector[first], vector[second] = vector[second], vector[first]
     return []
 
 

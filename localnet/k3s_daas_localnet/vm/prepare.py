@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PreparedInstruction = tuple[int, Any]
 
+# Set by `coverage` while it records: wraps the code of every function that is prepared.
+trace: Callable[[FunctionDef, list[PreparedInstruction]], list[PreparedInstruction]] | None = None
+
 # Instructions the loop does not tell apart become one of these.
 CAST = op.CAST_U8
 LITERAL = op.LD_U64
@@ -64,6 +67,8 @@ class Prepared:
             module = self._store.module(self.function.module)
             assert module is not None
             self._code = [_Preparer(self._store, module, self)(*i) for i in self.function.code]
+            if trace is not None:
+                self._code = trace(self.function, self._code)
         return self._code
 
 
