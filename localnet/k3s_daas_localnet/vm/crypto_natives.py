@@ -170,7 +170,7 @@ def _decompress(vm: Interpreter, types: tuple[Type, ...], args: list[Value]) -> 
 
 @native("0x2", "nitro_attestation", "load_nitro_attestation_internal")
 def _load_nitro_attestation(vm: Interpreter, _: tuple[Type, ...], args: list[Value]) -> list[Value]:
-    """As protocol versions since 113 do it: debug documents and old ones are accepted, see `attestation`."""
+    """As the newest protocol versions do it. Debug documents and old ones are for the contract to refuse."""
     raw, now_ms = bytes_of(args[0]), int(args[1])
     vm.charge(_SIGNATURE_STEPS + len(raw) // HASH_BLOCK, _SIGNATURE_US)
     try:
