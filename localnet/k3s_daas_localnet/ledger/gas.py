@@ -22,9 +22,9 @@ _COST_PER_UNIT = 1_000
 _TIERS = ((20_000, 1), (50_000, 2), (100_000, 10), (200_000, 50))
 _TOP_COST = 100
 # A bound of this network's own: an interpreter in Python takes about a second for so many, during which
-# nobody else is served. They cost 0.39 SUI at the reference price; the highest budget on a public network,
+# nobody else is served. They cost 0.49 SUI at the reference price; the highest budget on a public network,
 # 50 SUI, pays for some 50 million.
-_MAX_STEPS = 4_000_000
+_MAX_STEPS = 5_000_000
 _REBATE_BASIS_POINTS = 9_900
 REFERENCE_GAS_PRICE = 1_000
 

@@ -19,7 +19,7 @@ from .types import Type
 from .values import INTEGER_BITS, INTEGER_MAX, EnumValue, Ref, U8Value, Value
 
 MAX_CALL_DEPTH = 1024
-DEFAULT_STEP_LIMIT = 4_000_000
+DEFAULT_STEP_LIMIT = 5_000_000
 MAX_NATIVE_US = 1_500_000
 # Sui's protocol config: max_move_vector_len.
 MAX_VECTOR_LENGTH = 256 * 1024
