@@ -33,6 +33,10 @@ const EInvalidEndpoint: vector<u8> =
     b"An endpoint is https://host:port of at most 256 bytes, without path, user or query";
 #[error]
 const EInvalidCaHash: vector<u8> = b"The CA hash is a SHA-256: 32 bytes";
+#[error]
+const EInvalidPublicKey: vector<u8> = b"The master's public key is an Ed25519 key: 32 bytes";
+#[error]
+const EKeyIsAttested: vector<u8> = b"An attested master's public key is the attestation's and can't be set";
 
 // === Constants ===
 
@@ -67,7 +71,12 @@ public struct MasterAnnouncedEvent has copy, drop {
     endpoint: String,
     api_server: String,
     ca_hash: vector<u8>,
+    public_key: vector<u8>,
+    attestation_expires_at_ms: u64,
 }
+
+/// A master without attestation told its public key.
+public struct MasterKeyAnnouncedEvent has copy, drop { registry: ID, epoch: u64, public_key: vector<u8> }
 
 // === Worker tokens ===
 
@@ -180,17 +189,38 @@ public fun announce_master(
     clock: &Clock,
 ) {
     registry.assert_version();
-    registry.assert_master(cap);
+    registry.assert_master(cap, clock);
     assert!(is_endpoint(endpoint.as_bytes()) && is_endpoint(api_server.as_bytes()), EInvalidEndpoint);
     assert!(ca_hash.length() == HASH_BYTES, EInvalidCaHash);
-    let epoch = registry.set_master_endpoint(endpoint, api_server, ca_hash, clock.timestamp_ms());
+    let id = object::id(registry);
+    let master = registry.master_mut();
+    master.announce(endpoint, api_server, ca_hash, clock.timestamp_ms());
     event::emit(MasterAnnouncedEvent {
-        registry: object::id(registry),
-        epoch,
+        registry: id,
+        epoch: master.epoch(),
         endpoint,
         api_server,
         ca_hash,
+        public_key: master.public_key(),
+        attestation_expires_at_ms: master.attestation_expires_at_ms(),
     });
+}
+
+/// Tells the public key of a master without attestation: 32 bytes, Ed25519.
+public fun announce_master_key(
+    registry: &mut Registry,
+    cap: &MasterCap,
+    public_key: vector<u8>,
+    clock: &Clock,
+) {
+    registry.assert_version();
+    registry.assert_master(cap, clock);
+    assert!(public_key.length() == HASH_BYTES, EInvalidPublicKey);
+    let id = object::id(registry);
+    let master = registry.master_mut();
+    assert!(!master.is_attested(), EKeyIsAttested);
+    master.set_public_key(public_key);
+    event::emit(MasterKeyAnnouncedEvent { registry: id, epoch: master.epoch(), public_key });
 }
 
 // === Getters ===
@@ -214,7 +244,7 @@ fun assert_may_hold_token(registry: &Registry, node_id: String, ctx: &TxContext)
 
 fun assert_owner(registry: &Registry, ctx: &TxContext) {
     registry.assert_version();
-    assert!(!registry.owner_workers(ctx.sender()).is_empty(), ENotAnOwner);
+    assert!(registry.is_owner(ctx.sender()), ENotAnOwner);
 }
 
 fun emit_created(

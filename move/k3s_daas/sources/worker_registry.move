@@ -1,19 +1,27 @@
 /// Workers and the SUI they staked.
 ///
 /// One shared `Registry` holds every worker of a fleet by its node id, with the stake as a `Balance<SUI>`
-/// inside the worker's record. Amounts are in MIST (1 SUI = 1,000,000,000 MIST), times in milliseconds of
-/// `sui::clock::Clock`.
+/// inside the worker's record (see `worker`). Amounts are in MIST (1 SUI = 1,000,000,000 MIST), times in
+/// milliseconds of `sui::clock::Clock`.
 ///
 /// Money rules:
-/// - `Registry.staked` is the sum of all workers' balances, slashed remainders included.
+/// - Held = staked + treasury + reward pool + earned rewards + deposits of open requests. `Registry.staked` is
+///   the sum of all workers' stakes, slashed remainders included; `Registry.earned` that of their unclaimed
+///   rewards; the deposits are `k8s_scheduler`'s.
 /// - A stake leaves only by `withdraw`, to the address fixed at staking, or as a slash share to the treasury.
+///   The treasury leaves only to the reward pool, the pool only to workers' accounts, and these only to the
+///   withdrawal addresses.
 /// - The terms (minimum, windows, slash share) are copied into the worker when it stakes.
 ///
 /// Loops are plain: the standard library's macros are expanded from its source, which the offline compiler
 /// does not have.
 module k3s_daas::worker_registry;
 
+use k3s_daas::master::{Self, Master};
+use k3s_daas::reward_account::{Self, Pool};
 use k3s_daas::seal_token;
+use k3s_daas::worker::{Self, Worker};
+use k3s_daas::worker_status::{Self, Status};
 use std::string::String;
 use sui::balance::{Self, Balance};
 use sui::clock::Clock;
@@ -68,9 +76,11 @@ const EEmptyBatch: vector<u8> = b"A batch names at least one worker";
 #[error]
 const ELengthMismatch: vector<u8> = b"The vectors of a batch must have the same length";
 #[error]
-const EMasterSuperseded: vector<u8> = b"The master capability's epoch is over: a newer master was appointed";
+const EMasterSuperseded: vector<u8> =
+    b"The master capability is void: a newer master was appointed, or this one's image or appointment was ended";
 #[error]
-const EUnknownStatus: vector<u8> = b"A master sets only the statuses active, busy and offline";
+const EAttestationExpired: vector<u8> =
+    b"The master's attestation is over: it must register a newer one before it may act again";
 #[error]
 const EInvalidStatusChange: vector<u8> =
     b"A master sets the status only of pending, active, busy and offline workers";
@@ -79,6 +89,16 @@ const EWorkerJailed: vector<u8> =
     b"A slash of this worker is proposed: it can't leave until that is executed or cancelled";
 #[error]
 const EWorkerSlashed: vector<u8> = b"The worker is slashed, which is final";
+#[error]
+const EWorkerLeaving: vector<u8> = b"The worker is unbonding: stake can't be added to it any more";
+#[error]
+const ENoPayment: vector<u8> = b"The payment is 0 MIST";
+#[error]
+const ERequestsOpen: vector<u8> =
+    b"Requests are assigned to this worker: withdraw when they are completed or timed out (10 minutes)";
+#[error]
+const EFleetProposalsUsed: vector<u8> =
+    b"This epoch's proposals are used up: at most 3, or a tenth of the fleet if that is more";
 #[error]
 const EAlreadyUnbonding: vector<u8> = b"The worker is already unbonding";
 #[error]
@@ -98,33 +118,16 @@ const MIN_STAKE_FLOOR: u64 = 1_000_000_000;
 const MAX_WINDOW_MS: u64 = 2_592_000_000;
 /// 50 % in basis points.
 const MAX_SLASH_SHARE_BPS: u64 = 5_000;
-const BPS: u64 = 10_000;
 const MAX_NAME_BYTES: u64 = 64;
-const MAX_NODE_ID_BYTES: u64 = 63;
 /// Keeps the registry object, which carries the list and is written by every transaction, small.
 const MAX_ALLOWED_OWNERS: u64 = 500;
 /// Keeps an owner's list of 63-byte node ids below the largest object size (250 KB).
 const MAX_WORKERS_PER_OWNER: u64 = 1_000;
-const INITIAL_REPUTATION: u64 = 100;
+/// Proposals of slashes per Sui epoch: a tenth of the fleet, but so many in a small one.
+const MIN_FLEET_PROPOSALS: u64 = 3;
+const FLEET_PROPOSALS_DIVISOR: u64 = 10;
 
 // === Structs ===
-
-/// Where a worker is in its life.
-public enum Status has copy, drop, store {
-    /// Staked, not joined yet.
-    Pending,
-    Active,
-    /// Active, at its concurrency limit.
-    Busy,
-    /// No heartbeat; never a reason for a slash.
-    Offline,
-    /// A slash is proposed: the stake is locked.
-    Jailed,
-    /// Final.
-    Slashed,
-    /// Leaving.
-    Unbonding,
-}
 
 /// One fleet. Seal tokens are dynamic fields of its id (see `seal_token`).
 public struct Registry has key {
@@ -138,68 +141,33 @@ public struct Registry has key {
     slash_window_ms: u64,
     unbonding_window_ms: u64,
     slash_share_bps: u64,
-    /// A master is appointed by attestation only.
+    /// A master is appointed by attestation only. Never turned off again.
     require_attestation: bool,
     /// Sum of all workers' balances, in MIST.
     staked: u64,
+    /// Sum of all workers' unclaimed rewards, in MIST.
+    earned: u64,
     /// Slash shares.
     treasury: Balance<SUI>,
+    rewards: Pool,
     workers: Table<String, Worker>,
     /// Node ids by owner, for as long as the registry holds stake of that worker.
     owners: Table<address, vector<String>>,
     master: Option<Master>,
-}
-
-public struct Worker has store {
-    node_id: String,
-    owner: address,
-    stake: Balance<SUI>,
-    status: Status,
-    /// Id of the one StakeProof that counts.
-    proof: ID,
-    withdrawal_address: address,
-    registered_at_ms: u64,
-    status_changed_at_ms: u64,
-    min_stake: u64,
-    slash_window_ms: u64,
-    unbonding_window_ms: u64,
-    slash_share_bps: u64,
-    reputation: u64,
-    /// The slash proposed against a jailed worker.
-    proposal: Option<Proposal>,
-    /// When the stake of an unbonding worker, or the remainder of a slashed one, may be withdrawn.
-    unbonding_until_ms: Option<u64>,
-}
-
-/// A slash that waits for its window; see `slashing`.
-public struct Proposal has copy, drop, store {
-    reason: u8,
-    /// SHA-256 of the evidence.
-    evidence_hash: vector<u8>,
-    proposed_at_ms: u64,
-    executable_at_ms: u64,
-    /// Status to return to when the proposal is cancelled.
-    previous: Status,
-}
-
-/// The one live master. `endpoint`, `api_server` and `ca_hash` are empty until it announces itself.
-public struct Master has copy, drop, store {
-    epoch: u64,
-    account: address,
-    endpoint: String,
-    api_server: String,
-    /// SHA-256 that pins the cluster's CA, as k3s computes it.
-    ca_hash: vector<u8>,
-    announced_at_ms: u64,
+    /// Of the newest master, live or not.
+    master_epoch: u64,
+    /// Slashes proposed in the Sui epoch `proposals_epoch`.
+    proposals: u64,
+    proposals_epoch: u64,
 }
 
 /// Shows in the owner's wallet that a worker is staked. Soulbound: no `store`, so only this module could
 /// transfer it. It counts only while the registry's record of `node_id` names this object's id.
 public struct StakeProof has key { id: UID, registry: ID, node_id: String, owner: address }
 
-/// Changes the allow-list and migrates the registry.
+/// Changes the allow-list, the terms and the rates of reward, requires attestation and migrates the registry.
 public struct AdminCap has key, store { id: UID, registry: ID }
-/// Appoints masters.
+/// Appoints masters, lists the images that may attest as one.
 public struct OperatorCap has key, store { id: UID, registry: ID }
 /// Proposes slashes.
 public struct SlasherCap has key, store { id: UID, registry: ID }
@@ -222,12 +190,23 @@ public struct WorkerRegisteredEvent has copy, drop {
     timestamp_ms: u64,
 }
 
+/// Stake came in: with a worker's registration, or added later. `stake` is what the worker has now.
 public struct StakeDepositedEvent has copy, drop {
     registry: ID,
     node_id: String,
     owner: address,
     amount: u64,
+    stake: u64,
     timestamp_ms: u64,
+}
+
+/// Terms for workers that stake from now on.
+public struct TermsChangedEvent has copy, drop {
+    registry: ID,
+    min_stake: u64,
+    slash_window_ms: u64,
+    unbonding_window_ms: u64,
+    slash_share_bps: u64,
 }
 
 public struct WorkerStatusChangedEvent has copy, drop {
@@ -271,9 +250,7 @@ public fun create_registry(
     ctx: &mut TxContext,
 ) {
     assert!(name.length() > 0 && name.length() <= MAX_NAME_BYTES, EInvalidName);
-    assert!(min_stake >= MIN_STAKE_FLOOR, EMinStakeTooLow);
-    assert!(slash_window_ms <= MAX_WINDOW_MS && unbonding_window_ms <= MAX_WINDOW_MS, EWindowTooLong);
-    assert!(slash_share_bps <= MAX_SLASH_SHARE_BPS, ESlashShareTooHigh);
+    assert_terms(min_stake, slash_window_ms, unbonding_window_ms, slash_share_bps);
 
     let creator = ctx.sender();
     let registry = Registry {
@@ -288,10 +265,15 @@ public fun create_registry(
         slash_share_bps,
         require_attestation,
         staked: 0,
+        earned: 0,
         treasury: balance::zero(),
+        rewards: reward_account::new_pool(),
         workers: table::new(ctx),
         owners: table::new(ctx),
         master: option::none(),
+        master_epoch: 0,
+        proposals: 0,
+        proposals_epoch: 0,
     };
     let id = object::id(&registry);
     transfer::transfer(AdminCap { id: object::new(ctx), registry: id }, creator);
@@ -316,6 +298,27 @@ public fun disallow_owner(registry: &mut Registry, cap: &AdminCap, owner: addres
     registry.assert_version();
     registry.assert_bound(cap.registry);
     if (registry.allowed_owners.contains(&owner)) registry.allowed_owners.remove(&owner);
+}
+
+/// Sets the terms for workers that stake from now on; the others keep those they staked under. Limits as in
+/// `create_registry`.
+public fun set_terms(
+    registry: &mut Registry,
+    cap: &AdminCap,
+    min_stake: u64,
+    slash_window_ms: u64,
+    unbonding_window_ms: u64,
+    slash_share_bps: u64,
+) {
+    registry.assert_version();
+    registry.assert_bound(cap.registry);
+    assert_terms(min_stake, slash_window_ms, unbonding_window_ms, slash_share_bps);
+    registry.min_stake = min_stake;
+    registry.slash_window_ms = slash_window_ms;
+    registry.unbonding_window_ms = unbonding_window_ms;
+    registry.slash_share_bps = slash_share_bps;
+    let registry = object::id(registry);
+    event::emit(TermsChangedEvent { registry, min_stake, slash_window_ms, unbonding_window_ms, slash_share_bps });
 }
 
 /// Brings the registry to this package's version after an upgrade; older packages can't use it any more.
@@ -367,19 +370,48 @@ public fun stake_and_register_workers(
     rest.destroy_zero();
 }
 
+/// Adds the whole `payment` to the stake of the sender's worker, so that it meets what its reputation
+/// requires. Not while a slash is proposed, and not on the way out.
+public fun add_stake(
+    registry: &mut Registry,
+    payment: Coin<SUI>,
+    node_id: String,
+    clock: &Clock,
+    ctx: &TxContext,
+) {
+    registry.assert_version();
+    let amount = payment.value();
+    assert!(amount > 0, ENoPayment);
+    let worker = registry.worker_mut(node_id);
+    let (owner, status) = (worker.owner(), worker.status());
+    assert!(owner == ctx.sender(), ENotWorkerOwner);
+    assert!(!status.is_jailed(), EWorkerJailed);
+    assert!(!status.is_slashed(), EWorkerSlashed);
+    assert!(!status.is_unbonding(), EWorkerLeaving);
+    let stake = worker.add_stake(payment.into_balance());
+    registry.staked = registry.staked + amount;
+    event::emit(StakeDepositedEvent {
+        registry: object::id(registry),
+        node_id,
+        owner,
+        amount,
+        stake,
+        timestamp_ms: clock.timestamp_ms(),
+    });
+}
+
 /// Asks to leave: the worker is unbonding, and its stake can be withdrawn when the window is over.
 public fun request_unstake(registry: &mut Registry, node_id: String, clock: &Clock, ctx: &TxContext) {
     registry.assert_version();
     let now_ms = clock.timestamp_ms();
     let worker = registry.worker_mut(node_id);
-    let owner = worker.owner;
+    let (owner, status) = (worker.owner(), worker.status());
     assert!(owner == ctx.sender(), ENotWorkerOwner);
-    assert!(worker.status != Status::Jailed, EWorkerJailed);
-    assert!(worker.status != Status::Slashed, EWorkerSlashed);
-    assert!(worker.status != Status::Unbonding, EAlreadyUnbonding);
-    let unbonding_until_ms = now_ms + worker.unbonding_window_ms;
-    worker.unbonding_until_ms = option::some(unbonding_until_ms);
-    registry.set_status(node_id, Status::Unbonding, now_ms);
+    assert!(!status.is_jailed(), EWorkerJailed);
+    assert!(!status.is_slashed(), EWorkerSlashed);
+    assert!(!status.is_unbonding(), EAlreadyUnbonding);
+    let unbonding_until_ms = worker.start_unbonding(now_ms);
+    registry.set_status(node_id, worker_status::unbonding(), now_ms);
     event::emit(UnstakeRequestedEvent {
         registry: object::id(registry),
         node_id,
@@ -389,40 +421,39 @@ public fun request_unstake(registry: &mut Registry, node_id: String, clock: &Clo
     });
 }
 
-/// Pays the stake to the address fixed at staking, once the unbonding window is over. The owner or that
-/// address may call it.
+/// Pays stake and rewards to the address fixed at staking, once the unbonding window is over. The owner or
+/// that address may call it.
 ///
 /// An unbonding worker is removed with its seal token, and its node id is free again. A slashed worker's
 /// remainder is paid likewise, but its record stays, so that its node id is never used again.
 public fun withdraw(registry: &mut Registry, node_id: String, clock: &Clock, ctx: &mut TxContext) {
     registry.assert_version();
     let now_ms = clock.timestamp_ms();
+    let id = object::id(registry);
     let worker = registry.worker_mut(node_id);
-    let (owner, recipient, status) = (worker.owner, worker.withdrawal_address, worker.status);
+    let (owner, recipient, status) = (worker.owner(), worker.withdrawal_address(), worker.status());
     assert!(ctx.sender() == owner || ctx.sender() == recipient, ENotWorkerOwner);
-    assert!(status != Status::Jailed, EWorkerJailed);
-    assert!(status == Status::Unbonding || status == Status::Slashed, ENotUnbonding);
-    assert!(worker.stake.value() > 0, ENothingToWithdraw);
-    assert!(now_ms >= *worker.unbonding_until_ms.borrow(), EUnbondingWindowOpen);
+    assert!(!status.is_jailed(), EWorkerJailed);
+    assert!(status.is_unbonding() || status.is_slashed(), ENotUnbonding);
+    assert!(worker.stake() > 0, ENothingToWithdraw);
+    assert!(now_ms >= *worker.unbonding_until_ms().borrow(), EUnbondingWindowOpen);
+    // A request must not outlive its worker's record. A leaving worker gets no new ones, and anybody may time
+    // the old ones out, so nobody can hold up an exit.
+    assert!(status.is_slashed() || worker.workload() == 0, ERequestsOpen);
 
-    let stake = worker.stake.withdraw_all();
+    let stake = worker.take_stake();
     let amount = stake.value();
+    let rewards = worker.rewards_mut().pay_out(id, node_id, recipient, now_ms, ctx);
     registry.staked = registry.staked - amount;
+    registry.earned = registry.earned - rewards;
     registry.forget_of_owner(owner, &node_id);
-    if (status == Status::Unbonding) {
-        let Worker { stake: empty, .. } = registry.workers.remove(node_id);
-        empty.destroy_zero();
+    if (status.is_unbonding()) {
+        registry.workers.remove(node_id).destroy_empty();
         // Otherwise the old owner's token would be good for the next worker of that name.
         seal_token::remove_worker_token(&mut registry.id, node_id);
     };
     transfer::public_transfer(stake.into_coin(ctx), recipient);
-    event::emit(StakeWithdrawnEvent {
-        registry: object::id(registry),
-        node_id,
-        recipient,
-        amount,
-        timestamp_ms: now_ms,
-    });
+    event::emit(StakeWithdrawnEvent { registry: id, node_id, recipient, amount, timestamp_ms: now_ms });
 }
 
 // === Statuses ===
@@ -438,19 +469,15 @@ public fun set_worker_statuses(
     clock: &Clock,
 ) {
     registry.assert_version();
-    registry.assert_master(cap);
+    registry.assert_master(cap, clock);
     assert!(!node_ids.is_empty(), EEmptyBatch);
     assert!(node_ids.length() == statuses.length(), ELengthMismatch);
     let now_ms = clock.timestamp_ms();
     let mut i = 0;
     while (i < node_ids.length()) {
-        let new_status = settable_status(&statuses[i]);
-        let old_status = registry.worker(node_ids[i]).status;
-        assert!(
-            old_status == Status::Pending || old_status == Status::Active || old_status == Status::Busy ||
-            old_status == Status::Offline,
-            EInvalidStatusChange,
-        );
+        let new_status = worker_status::settable(&statuses[i]);
+        let old_status = registry.worker(node_ids[i]).status();
+        assert!(old_status.is_in_service(), EInvalidStatusChange);
         if (old_status != new_status) registry.set_status(node_ids[i], new_status, now_ms);
         i = i + 1;
     };
@@ -460,14 +487,14 @@ public fun set_worker_statuses(
 
 /// Whether `node_id` is registered and belongs to `owner`.
 public fun is_worker_owner(registry: &Registry, node_id: String, owner: address): bool {
-    registry.worker_exists(node_id) && registry.worker(node_id).owner == owner
+    registry.worker_exists(node_id) && registry.worker(node_id).owner() == owner
 }
 
 /// Whether `node_id` is registered and works: active, or busy.
 public fun is_worker_active(registry: &Registry, node_id: String): bool {
     if (!registry.worker_exists(node_id)) return false;
-    let status = registry.worker(node_id).status;
-    status == Status::Active || status == Status::Busy
+    let status = registry.worker(node_id).status();
+    status.is_active() || status.is_busy()
 }
 
 /// Node ids of `owner`'s workers whose stake, or what a slash left of it, the registry still holds.
@@ -475,22 +502,25 @@ public fun owner_workers(registry: &Registry, owner: address): vector<String> {
     if (registry.owners.contains(owner)) registry.owners[owner] else vector[]
 }
 
+/// Whether `owner_workers` names any, without reading them.
+public fun is_owner(registry: &Registry, owner: address): bool { registry.owners.contains(owner) }
+
 /// Whether `node_id` has a record, be it a slashed worker's.
 public fun worker_exists(registry: &Registry, node_id: String): bool {
     registry.workers.contains(node_id)
 }
 
-public fun worker_status(registry: &Registry, node_id: String): Status { registry.worker(node_id).status }
+public fun worker_status(registry: &Registry, node_id: String): Status { registry.worker(node_id).status() }
 
 /// Stake held for the worker, in MIST.
-public fun worker_stake(registry: &Registry, node_id: String): u64 { registry.worker(node_id).stake.value() }
+public fun worker_stake(registry: &Registry, node_id: String): u64 { registry.worker(node_id).stake() }
 
-public fun worker_owner(registry: &Registry, node_id: String): address { registry.worker(node_id).owner }
+public fun worker_owner(registry: &Registry, node_id: String): address { registry.worker(node_id).owner() }
 
 /// Whether `proof` is the one the worker's record names.
 public fun is_proof_live(registry: &Registry, proof: &StakeProof): bool {
     proof.registry == object::id(registry) && registry.worker_exists(proof.node_id) &&
-    registry.worker(proof.node_id).proof == object::id(proof)
+    registry.worker(proof.node_id).proof() == object::id(proof)
 }
 
 /// Sum of all stake held, in MIST.
@@ -503,25 +533,16 @@ public fun require_attestation(registry: &Registry): bool { registry.require_att
 
 public fun master(registry: &Registry): Option<Master> { registry.master }
 
-/// Lower-case name of a status, as `set_worker_statuses` takes it.
-public fun status_name(status: &Status): String {
-    let name = match (status) {
-        Status::Pending => b"pending",
-        Status::Active => b"active",
-        Status::Busy => b"busy",
-        Status::Offline => b"offline",
-        Status::Jailed => b"jailed",
-        Status::Slashed => b"slashed",
-        Status::Unbonding => b"unbonding",
-    };
-    name.to_string()
-}
+/// The worker that a StakeProof is about, if the proof is live.
+public fun proof_node_id(proof: &StakeProof): String { proof.node_id }
 
 // === For the package's other modules ===
 
 public(package) fun assert_version(registry: &Registry) {
     assert!(registry.version == VERSION, EWrongVersion);
 }
+
+public(package) fun assert_admin(registry: &Registry, cap: &AdminCap) { registry.assert_bound(cap.registry); }
 
 public(package) fun assert_operator(registry: &Registry, cap: &OperatorCap) {
     registry.assert_bound(cap.registry);
@@ -535,10 +556,13 @@ public(package) fun assert_arbiter(registry: &Registry, cap: &ArbiterCap) {
     registry.assert_bound(cap.registry);
 }
 
-/// The cap is this registry's and of the newest epoch.
-public(package) fun assert_master(registry: &Registry, cap: &MasterCap) {
+/// The cap is this registry's and the live master's, whose attestation, if it has one, is not over.
+public(package) fun assert_master(registry: &Registry, cap: &MasterCap, clock: &Clock) {
     registry.assert_bound(cap.registry);
-    assert!(registry.master.borrow().epoch == cap.epoch, EMasterSuperseded);
+    assert!(registry.master.is_some(), EMasterSuperseded);
+    let master = registry.master.borrow();
+    assert!(master.epoch() == cap.epoch, EMasterSuperseded);
+    assert!(!master.is_expired(clock.timestamp_ms()), EAttestationExpired);
 }
 
 public(package) fun uid(registry: &Registry): &UID { &registry.id }
@@ -548,98 +572,99 @@ public(package) fun uid_mut(registry: &mut Registry): &mut UID { &mut registry.i
 /// Makes `account` the master of a new epoch, gives it the capability and returns the epoch. What the last
 /// master announced is forgotten, so that nobody trusts its CA any more.
 public(package) fun install_master(registry: &mut Registry, account: address, ctx: &mut TxContext): u64 {
-    let epoch = if (registry.master.is_some()) registry.master.borrow().epoch + 1 else 1;
-    registry.master = option::some(Master {
-        epoch,
-        account,
-        endpoint: b"".to_string(),
-        api_server: b"".to_string(),
-        ca_hash: vector[],
-        announced_at_ms: 0,
-    });
+    let epoch = registry.master_epoch + 1;
+    registry.master_epoch = epoch;
+    registry.master = option::some(master::new(epoch, account));
     transfer::transfer(MasterCap { id: object::new(ctx), registry: object::id(registry), epoch }, account);
     epoch
 }
 
-/// Records where the master is reached; returns its epoch.
-public(package) fun set_master_endpoint(
-    registry: &mut Registry,
-    endpoint: String,
-    api_server: String,
-    ca_hash: vector<u8>,
-    now_ms: u64,
-): u64 {
-    let master = registry.master.borrow_mut();
-    master.endpoint = endpoint;
-    master.api_server = api_server;
-    master.ca_hash = ca_hash;
-    master.announced_at_ms = now_ms;
-    master.epoch
+/// Ends the live master: there is none until the next is installed.
+public(package) fun remove_master(registry: &mut Registry) { registry.master = option::none(); }
+
+/// The live master; call only where there is one.
+public(package) fun master_mut(registry: &mut Registry): &mut Master { registry.master.borrow_mut() }
+
+public(package) fun set_require_attestation(registry: &mut Registry) { registry.require_attestation = true; }
+
+/// Counts a proposal of a slash in Sui's `epoch`.
+public(package) fun count_proposal(registry: &mut Registry, epoch: u64) {
+    if (registry.proposals_epoch != epoch) {
+        registry.proposals_epoch = epoch;
+        registry.proposals = 0;
+    };
+    let most = MIN_FLEET_PROPOSALS.max(registry.workers.length() / FLEET_PROPOSALS_DIVISOR);
+    assert!(registry.proposals < most, EFleetProposalsUsed);
+    registry.proposals = registry.proposals + 1;
 }
 
-public(package) fun is_jailed(status: &Status): bool { *status == Status::Jailed }
-
-public(package) fun is_slashed(status: &Status): bool { *status == Status::Slashed }
-
-public(package) fun is_unbonding(status: &Status): bool { *status == Status::Unbonding }
-
-/// When the worker's stake can be withdrawn, if it is leaving or slashed.
-public(package) fun unbonding_until_ms(registry: &Registry, node_id: String): Option<u64> {
-    registry.worker(node_id).unbonding_until_ms
-}
-
-/// Jails the worker under a proposal; returns when that can be executed.
-public(package) fun jail(
-    registry: &mut Registry,
-    node_id: String,
-    reason: u8,
-    evidence_hash: vector<u8>,
-    now_ms: u64,
-): u64 {
+/// Moves a worker's slash share to the treasury; returns (share, remainder) in MIST.
+public(package) fun slash_stake(registry: &mut Registry, node_id: String): (u64, u64) {
     let worker = registry.worker_mut(node_id);
-    let executable_at_ms = now_ms + worker.slash_window_ms;
-    worker.proposal =
-        option::some(Proposal {
-            reason,
-            evidence_hash,
-            proposed_at_ms: now_ms,
-            executable_at_ms,
-            previous: worker.status,
-        });
-    registry.set_status(node_id, Status::Jailed, now_ms);
-    executable_at_ms
-}
-
-/// When the proposal against a jailed worker can be executed.
-public(package) fun executable_at_ms(registry: &Registry, node_id: String): u64 {
-    registry.worker(node_id).proposal.borrow().executable_at_ms
-}
-
-/// Drops the proposal against a jailed worker, which gets back the status it had.
-public(package) fun release(registry: &mut Registry, node_id: String, now_ms: u64) {
-    let Proposal { previous, .. } = registry.worker_mut(node_id).proposal.extract();
-    registry.set_status(node_id, previous, now_ms);
-}
-
-/// Slashes a jailed worker: its share goes to the treasury, and the remainder can be withdrawn after the
-/// unbonding window. Returns (share, remainder) in MIST.
-public(package) fun slash(registry: &mut Registry, node_id: String, now_ms: u64): (u64, u64) {
-    let worker = &mut registry.workers[node_id];
-    worker.proposal.extract();
-    // 128 bits: a stake above 2^64 / 5,000 MIST would overflow otherwise
-    let share = ((worker.stake.value() as u128) * (worker.slash_share_bps as u128) / (BPS as u128)) as u64;
-    registry.treasury.join(worker.stake.split(share));
-    worker.unbonding_until_ms = option::some(now_ms + worker.unbonding_window_ms);
-    let remaining = worker.stake.value();
+    let taken = worker.take_slash();
+    let (share, remaining) = (taken.value(), worker.stake());
+    registry.treasury.join(taken);
     registry.staked = registry.staked - share;
-    registry.set_status(node_id, Status::Slashed, now_ms);
     (share, remaining)
+}
+
+/// Moves `amount` MIST of the treasury to the reward pool.
+public(package) fun treasury_to_pool(registry: &mut Registry, amount: u64) {
+    registry.rewards.fund(registry.treasury.split(amount));
+}
+
+public(package) fun pool(registry: &Registry): &Pool { &registry.rewards }
+
+public(package) fun pool_mut(registry: &mut Registry): &mut Pool { &mut registry.rewards }
+
+public(package) fun pool_and_worker_mut(registry: &mut Registry, node_id: String): (&mut Pool, &mut Worker) {
+    (&mut registry.rewards, &mut registry.workers[node_id])
+}
+
+/// Sum of all unclaimed rewards, in MIST.
+public(package) fun earned(registry: &Registry): u64 { registry.earned }
+
+/// Workers' accounts got so much more, and so much was paid out of them.
+public(package) fun count_earned(registry: &mut Registry, gained: u64, paid: u64) {
+    registry.earned = registry.earned + gained - paid;
+}
+
+public(package) fun worker(registry: &Registry, node_id: String): &Worker {
+    assert!(registry.workers.contains(node_id), EWorkerNotFound);
+    &registry.workers[node_id]
+}
+
+public(package) fun worker_mut(registry: &mut Registry, node_id: String): &mut Worker {
+    assert!(registry.workers.contains(node_id), EWorkerNotFound);
+    &mut registry.workers[node_id]
+}
+
+public(package) fun set_status(registry: &mut Registry, node_id: String, new_status: Status, now_ms: u64) {
+    let old_status = registry.workers[node_id].set_status(new_status, now_ms);
+    event::emit(WorkerStatusChangedEvent {
+        registry: object::id(registry),
+        node_id,
+        old_status,
+        new_status,
+        timestamp_ms: now_ms,
+    });
 }
 
 // === Private ===
 
 fun assert_bound(registry: &Registry, cap_registry: ID) {
     assert!(cap_registry == object::id(registry), EWrongRegistry);
+}
+
+fun assert_terms(
+    min_stake: u64,
+    slash_window_ms: u64,
+    unbonding_window_ms: u64,
+    slash_share_bps: u64,
+) {
+    assert!(min_stake >= MIN_STAKE_FLOOR, EMinStakeTooLow);
+    assert!(slash_window_ms <= MAX_WINDOW_MS && unbonding_window_ms <= MAX_WINDOW_MS, EWindowTooLong);
+    assert!(slash_share_bps <= MAX_SLASH_SHARE_BPS, ESlashShareTooHigh);
 }
 
 fun assert_may_stake(registry: &Registry, withdrawal_address: address, ctx: &TxContext) {
@@ -656,7 +681,7 @@ fun register(
     now_ms: u64,
     ctx: &mut TxContext,
 ) {
-    assert!(is_node_id(node_id.as_bytes()), EInvalidNodeId);
+    assert!(worker::is_node_id(node_id.as_bytes()), EInvalidNodeId);
     assert!(!registry.workers.contains(node_id), EWorkerAlreadyExists);
     let amount = stake.value();
     assert!(amount >= registry.min_stake, EInsufficientStake);
@@ -664,26 +689,19 @@ fun register(
     let owner = ctx.sender();
     let id = object::id(registry);
     let proof = StakeProof { id: object::new(ctx), registry: id, node_id, owner };
-    registry.workers.add(
+    let worker = worker::new(
         node_id,
-        Worker {
-            node_id,
-            owner,
-            stake,
-            status: Status::Pending,
-            proof: object::id(&proof),
-            withdrawal_address,
-            registered_at_ms: now_ms,
-            status_changed_at_ms: now_ms,
-            min_stake: registry.min_stake,
-            slash_window_ms: registry.slash_window_ms,
-            unbonding_window_ms: registry.unbonding_window_ms,
-            slash_share_bps: registry.slash_share_bps,
-            reputation: INITIAL_REPUTATION,
-            proposal: option::none(),
-            unbonding_until_ms: option::none(),
-        },
+        owner,
+        stake,
+        object::id(&proof),
+        withdrawal_address,
+        registry.min_stake,
+        registry.slash_window_ms,
+        registry.unbonding_window_ms,
+        registry.slash_share_bps,
+        now_ms,
     );
+    registry.workers.add(node_id, worker);
     registry.staked = registry.staked + amount;
     if (!registry.owners.contains(owner)) registry.owners.add(owner, vector[]);
     let node_ids = &mut registry.owners[owner];
@@ -699,52 +717,12 @@ fun register(
         withdrawal_address,
         timestamp_ms: now_ms,
     });
-    event::emit(StakeDepositedEvent { registry: id, node_id, owner, amount, timestamp_ms: now_ms });
-}
-
-/// RFC 1123 label, checked over bytes, so that it is ASCII as well.
-fun is_node_id(bytes: &vector<u8>): bool {
-    let length = bytes.length();
-    if (length == 0 || length > MAX_NODE_ID_BYTES) return false;
-    let mut i = 0;
-    while (i < length) {
-        let byte = bytes[i];
-        let alphanumeric = (byte >= 97 && byte <= 122) || (byte >= 48 && byte <= 57);
-        let inner_hyphen = byte == 45 && i > 0 && i < length - 1;
-        if (!alphanumeric && !inner_hyphen) return false;
-        i = i + 1;
-    };
-    true
-}
-
-fun settable_status(name: &String): Status {
-    let name = *name.as_bytes();
-    if (name == b"active") Status::Active
-    else if (name == b"busy") Status::Busy
-    else if (name == b"offline") Status::Offline
-    else abort EUnknownStatus
-}
-
-fun worker(registry: &Registry, node_id: String): &Worker {
-    assert!(registry.workers.contains(node_id), EWorkerNotFound);
-    &registry.workers[node_id]
-}
-
-fun worker_mut(registry: &mut Registry, node_id: String): &mut Worker {
-    assert!(registry.workers.contains(node_id), EWorkerNotFound);
-    &mut registry.workers[node_id]
-}
-
-fun set_status(registry: &mut Registry, node_id: String, new_status: Status, now_ms: u64) {
-    let worker = &mut registry.workers[node_id];
-    let old_status = worker.status;
-    worker.status = new_status;
-    worker.status_changed_at_ms = now_ms;
-    event::emit(WorkerStatusChangedEvent {
-        registry: object::id(registry),
+    event::emit(StakeDepositedEvent {
+        registry: id,
         node_id,
-        old_status,
-        new_status,
+        owner,
+        amount,
+        stake: amount,
         timestamp_ms: now_ms,
     });
 }
