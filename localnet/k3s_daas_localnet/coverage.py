@@ -1,13 +1,13 @@
 """Line coverage of Move code, counted by the interpreter.
 
-Bytecode carries no line numbers and the offline compiler gives no source map. So the sources are compiled with
-a probe before each statement, a call `coverage::hit(line)`, and the interpreter's trace says which probes ran.
-Without a trace the interpreter runs as always: the hook is looked at once per function, not per instruction.
+Bytecode carries no line numbers, and the offline compiler gives no source map. So the sources are compiled
+with a probe before each statement, a call `coverage::hit(line)`, and the interpreter's trace says which ran.
+Without a trace the interpreter runs as always: the hook is looked at per function, not per instruction.
 
 A statement counts by the line it starts on; a line with several counts when all of them ran. What a condition
 without braces leads to (`if (x) return 0`) is part of its statement.
 
-Used as: `package = compiler.build(copy)` of a folder made by `instrument_package`, inside `with record() as hits`.
+Use: make a copy with `instrument_package`, compile and run that inside `with record() as hits`, then `table`.
 """
 
 from __future__ import annotations
@@ -58,28 +58,28 @@ def instrument(source: str) -> tuple[str, list[int]]:
     line, number = 1, 0
     starts = False  # a statement may start at the next word
     before: list[str] = []  # the words before this one, back to the last brace or semicolon
-    for token in (match[0] for match in _TOKEN.finditer(source)):
-        blank = token.isspace() or token.startswith(("//", "/*"))
+    for word in (match[0] for match in _TOKEN.finditer(source)):
+        blank = word.isspace() or word.startswith(("//", "/*"))
         if not blank:
             in_block = bool(kinds) and kinds[-1] == "block"
-            if starts and in_block and token not in ("}", "else", ";", ",", ")", ".", "&&", "||"):
+            if starts and in_block and word not in ("}", "else", ";", ",", ")", ".", "&&", "||"):
                 number += 1
                 probes.append(line * _PER_LINE + number)
                 out.append(f"{address}::coverage::hit({probes[-1]}); ")
             starts = False
-            if token == "{":
+            if word == "{":
                 kinds.append(_kind(before, in_block))
                 starts, before = kinds[-1] == "block", []
-            elif token == "}":
+            elif word == "}":
                 # what follows a closed block is a statement, unless it goes on with this one
-                starts, before = kinds.pop() == "block", [token]
-            elif token == ";":
+                starts, before = kinds.pop() == "block", [word]
+            elif word == ";":
                 starts, before = True, []
             else:
-                before.append(token)
-        out.append(token)
-        if "\n" in token:
-            line += token.count("\n")
+                before.append(word)
+        out.append(word)
+        if "\n" in word:
+            line += word.count("\n")
             number = 0
     return "".join(out), probes
 

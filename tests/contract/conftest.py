@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,24 @@ import pytest
 import pytest_asyncio
 
 from k3s_daas.chain import SuiClient
-from k3s_daas_localnet import Localnet, compiler
+from k3s_daas_localnet import Localnet
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
 from contract_fleet import MOVE_DIR, Fleet, Network, Terms, create_fleet, publish
+from contract_ledger import Chain, Registry, compiled
+from move_coverage import build, recording
 
 # Appended to a copy of worker_registry: only one version of the package exists, so nothing else can make a
 # registry of another version.
 VERSION_HOOK = """
 public fun set_version(registry: &mut Registry, version: u64) { registry.version = version; }
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def move_coverage() -> Iterator[None]:
+    with recording():
+        yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -33,7 +41,7 @@ async def localnet() -> AsyncIterator[Any]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def network(localnet: Any) -> AsyncIterator[Network]:
     network = Network(localnet, "")
-    network.package = await publish(await network.wallet(), compiler.build(MOVE_DIR))
+    network.package = await publish(await network.wallet(), build(MOVE_DIR))
     yield network
     for wallet in network.wallets:
         await wallet.close()
@@ -46,8 +54,8 @@ async def hooked(network: Network, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(MOVE_DIR, copy)
     with (copy / "sources" / "worker_registry.move").open("a") as source:
         source.write(VERSION_HOOK)
-    shutil.copy(Path(__file__).with_name("probe.move"), copy / "sources")
-    return Network(network.net, await publish(network.wallets[0], compiler.build(copy)), network.wallets)
+    package = build(copy, [Path(__file__).with_name("probe.move")])
+    return Network(network.net, await publish(network.wallets[0], package), network.wallets)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -75,3 +83,43 @@ async def fleet(network: Network, admin: SuiClient) -> Fleet:
 def make_fleet(network: Network, admin: SuiClient) -> Callable[..., Any]:
     """`await make_fleet(open=False, …)`: a registry on other terms."""
     return lambda **terms: create_fleet(network, admin, Terms(**terms))
+
+
+# The contracts on a ledger in this process; see contract_ledger.
+
+
+@pytest.fixture
+def chain() -> Chain:
+    """An empty chain, at noon."""
+    return Chain()
+
+
+@pytest.fixture
+def anne(chain: Chain) -> str:
+    return chain.actor("anne")
+
+
+@pytest.fixture
+def ben(chain: Chain) -> str:
+    return chain.actor("ben")
+
+
+@pytest.fixture
+def master(chain: Chain) -> str:
+    return chain.actor("master")
+
+
+@pytest.fixture
+def make_registry(chain: Chain) -> Callable[..., Registry]:
+    """`make_registry(slash_window_ms=…)`: a registry of the address "admin"."""
+    admin = chain.actor("admin")
+    package = chain.publish(admin, compiled())
+    return lambda **terms: Registry(chain, package, admin, **terms)
+
+
+@pytest.fixture
+def registry(make_registry: Callable[..., Registry], master: str) -> Registry:
+    """An open one with windows of 0 and a slash share of 50 %, and a master."""
+    found = make_registry()
+    found.appoint(master)
+    return found

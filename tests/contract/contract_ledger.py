@@ -1,7 +1,7 @@
 """The contracts on a ledger in this process: no server, no client, a clock that stands still.
 
-A transaction takes a millisecond this way, which is what thousands of random ones need. They are real ones all
-the same: signed, checked against the network's limits, paid for.
+A transaction takes a millisecond this way, which is what thousands of random ones need. They are real ones
+all the same: signed, checked against the network's limits, paid for.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def strings(values: Sequence[str]) -> bytes:
     return bcs.vector(map(bcs.string, values))
 
 
-class Aborted(Exception):  # noqa: N818 - what happened, not a fault of the test
+class Aborted(Exception):
     """The contract refused the transaction by the error of this name."""
 
     def __init__(self, name: str) -> None:
@@ -316,9 +316,7 @@ class Registry:
     def stake(self, owner: str, node_id: str, mist: int = SUI, to: str | None = None) -> str:
         """Returns the StakeProof's id."""
         name, address = bcs.string(node_id), bcs.address(to or owner)
-        done = self.call(
-            owner, "worker_registry::stake_and_register_worker", Pay(mist), name, address, CLOCK
-        )
+        done = self.call(owner, "worker_registry::stake_and_register_worker", Pay(mist), name, address, CLOCK)
         return created(done, "StakeProof")
 
     def appoint(self, account: str) -> str:
@@ -330,9 +328,7 @@ class Registry:
 
     def activate(self, master: str, *node_ids: str, status: str = "active") -> None:
         names, statuses = strings(node_ids), strings([status] * len(node_ids))
-        self.call(
-            master, "worker_registry::set_worker_statuses", self.master_cap, names, statuses, CLOCK
-        )
+        self.call(master, "worker_registry::set_worker_statuses", self.master_cap, names, statuses, CLOCK)
 
     def propose(self, node_id: str, cap: str | None = None) -> Executed:
         return self.call(

@@ -1,5 +1,5 @@
-"""How the contract tests compile the contracts: as they are, or, where K3S_DAAS_MOVE_COVERAGE names a folder, with
-probes whose hits are written there when the run ends. benchmarks/onboarding.py reads them."""
+"""How the contract tests compile the contracts: as they are, or, where K3S_DAAS_MOVE_COVERAGE names a folder,
+with probes whose hits are written there when the run ends. benchmarks/onboarding.py reads them."""
 
 from __future__ import annotations
 

@@ -12,6 +12,13 @@ from contract_fleet import Fleet, aborts, only, owned
 from k3s_daas.chain import SuiClient, Transaction, TransactionFailed
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+UNATTESTED = {
+    "public_key": "",
+    "pcr0": "",
+    "pcr3": "",
+    "attested_at_ms": "0",
+    "attestation_expires_at_ms": "0",
+}
 
 
 async def test_appoint_and_announce(fleet: Fleet, alice: SuiClient) -> None:
@@ -42,6 +49,7 @@ async def test_appoint_and_announce(fleet: Fleet, alice: SuiClient) -> None:
         "api_server": "",
         "ca_hash": "",
         "announced_at_ms": "0",
+        **UNATTESTED,
     }
     receipt = await fleet.announce(alice, cap.id)
     ca_hash = base64.b64encode(bytes(range(32))).decode()
@@ -51,6 +59,8 @@ async def test_appoint_and_announce(fleet: Fleet, alice: SuiClient) -> None:
         "endpoint": "https://10.123.1.11:8443",
         "api_server": "https://10.123.1.11:6443",
         "ca_hash": ca_hash,
+        "public_key": "",
+        "attestation_expires_at_ms": "0",
     }
     master = (await fleet.read())["master"]
     assert 0 < int(master.pop("announced_at_ms")) <= fleet.now_ms
@@ -60,6 +70,7 @@ async def test_appoint_and_announce(fleet: Fleet, alice: SuiClient) -> None:
         "endpoint": "https://10.123.1.11:8443",
         "api_server": "https://10.123.1.11:6443",
         "ca_hash": ca_hash,
+        **UNATTESTED,
     }
 
 

@@ -55,8 +55,13 @@ async def test_create_registry_shares_it_and_gives_four_caps(
         "slash_share_bps": "1000",
         "require_attestation": True,
         "staked": "0",
+        "earned": "0",
         "treasury": "0",
+        "rewards": {"balance": "0", "per_request": "0", "per_ready_hour": "0", "cap_per_epoch": "0"},
         "master": None,
+        "master_epoch": "0",
+        "proposals": "0",
+        "proposals_epoch": "0",
     }
     for cap in ("Admin", "Operator", "Slasher", "Arbiter"):
         found = {o.id: o.json["registry"] for o in await owned(admin, fleet, f"worker_registry::{cap}Cap")}
@@ -315,7 +320,18 @@ async def test_stake_registers_a_pending_worker(fleet: Fleet, alice: SuiClient) 
         "unbonding_window_ms": "0",
         "slash_share_bps": "5000",
         "reputation": "100",
+        "workload": "0",
+        "rewards": {
+            "balance": "0",
+            "epoch": "0",
+            "earned_in_epoch": "0",
+            "served": "0",
+            "ready_ms": "0",
+            "reported_until_ms": str(registered),
+        },
         "proposal": None,
+        "proposals": "0",
+        "proposals_since_ms": str(registered),
         "unbonding_until_ms": None,
     }
     assert only(receipt, "WorkerRegisteredEvent") == {
@@ -331,6 +347,7 @@ async def test_stake_registers_a_pending_worker(fleet: Fleet, alice: SuiClient) 
         "node_id": "worker-1",
         "owner": alice.address,
         "amount": str(3 * SUI),
+        "stake": str(3 * SUI),
         "timestamp_ms": str(registered),
     }
     found = await alice.get_object(proof)
