@@ -28,6 +28,7 @@ from contract_ledger import (  # noqa: E402
     Chain,
     Pay,
     Registry,
+    new_package,
     sha,
     strings,
     u8,
@@ -66,17 +67,8 @@ def published() -> tuple[Chain, str, str, Executed]:
     """A chain with the contracts: (chain, package, who published, the publishing)."""
     chain = Chain()
     admin = chain.actor("admin")
-    kept: list[Executed] = []
-    execute = chain.execute
-
-    def keeping(*args: object) -> Executed:
-        kept.append(execute(*args))  # type: ignore[arg-type]
-        return kept[-1]
-
-    chain.execute = keeping  # type: ignore[method-assign]
-    package = chain.publish(admin, compiler.build(MOVE_DIR))
-    chain.execute = execute  # type: ignore[method-assign]
-    return chain, package, admin, kept[0]
+    publishing = chain.publishing(admin, compiler.build(MOVE_DIR))
+    return chain, new_package(publishing), admin, publishing
 
 
 def onboard(registry: Registry, owner: str, node_ids: Sequence[str]) -> Executed:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from move_coverage import build
 
+from k3s_daas.attestation import simulation_root
 from k3s_daas.chain import Key, bcs
 from k3s_daas_localnet.compiler import CompiledPackage
 from k3s_daas_localnet.ledger import wire
@@ -24,6 +25,7 @@ from k3s_daas_localnet.ledger.clock import Clock
 from k3s_daas_localnet.ledger.effects import Executed
 from k3s_daas_localnet.ledger.ledger import Ledger
 from k3s_daas_localnet.ledger.objects import SUI_COIN, LedgerObject
+from k3s_daas_localnet.ledger.packages import package_digest
 from k3s_daas_localnet.ledger.store import Checkpoint, Store
 from k3s_daas_localnet.ledger.transaction import (
     GAS,
@@ -39,6 +41,7 @@ from k3s_daas_localnet.ledger.transaction import (
     SplitCoins,
     TransactionData,
     TransferObjects,
+    Upgrade,
 )
 from k3s_daas_localnet.vm import from_bcs
 from k3s_daas_localnet.vm.types import parse_address
@@ -96,8 +99,15 @@ class Pay:
     mist: int
 
 
-Arg = bytes | str | Pay
-"""BCS of a plain value; the id of an object; a payment."""
+@dataclass(frozen=True)
+class Result:
+    """An argument: what an earlier call of the transaction returned."""
+
+    of: int
+
+
+Arg = bytes | str | Pay | Result
+"""BCS of a plain value; the id of an object; a payment; a result."""
 
 
 @cache
@@ -111,10 +121,13 @@ class Chain:
 
     seen: list[Executed] = field(default_factory=list)
     keys: dict[str, Key] = field(default_factory=dict)
+    nitro_root: bytes | None = None
+    """PEM of an emulator's root, whose attestation documents count like AWS's."""
 
     def __post_init__(self) -> None:
         self.clock = Clock(lambda: NOON_MS)
-        self.ledger = Ledger(Store(None), self.clock, self._keep)
+        root = None if self.nitro_root is None else simulation_root(self.nitro_root, "localnet")
+        self.ledger = Ledger(Store(None), self.clock, self._keep, simulated_nitro_root=root)
         # Where time stands still, an equal transaction would be the same one.
         self.sent = 0
 
@@ -142,6 +155,7 @@ class Chain:
         inputs: list[Input] = []
         known: dict[bytes, int] = {}
         commands: list[Command] = []
+        made: list[int] = []  # where each call's command is, among those that split payments
 
         def pure(data: bytes) -> Argument:
             inputs.append(PureInput(data))
@@ -150,6 +164,8 @@ class Chain:
         def argument(value: Arg) -> Argument:
             if isinstance(value, bytes):
                 return pure(value)
+            if isinstance(value, Result):
+                return Argument("result", made[value.of])
             if isinstance(value, Pay):
                 commands.append(SplitCoins(GAS, (pure(u64(value.mist)),)))
                 return Argument("nested", len(commands) - 1, 0)
@@ -168,17 +184,38 @@ class Chain:
             package, module, function = target.split("::")
             given = tuple([argument(value) for value in arguments])
             commands.append(MoveCall(parse_address(package), module, function, (), given))
+            made.append(len(commands) - 1)
         return self.execute(sender, inputs, commands)
 
+    def upgrade(self, sender: str, old: str, cap: str, package: CompiledPackage) -> str:
+        """Returns the id of the new version; `cap` is the UpgradeCap."""
+        dependencies = [parse_address(item) for item in package.dependencies]
+        found = self.ledger.object(parse_address(cap))
+        inputs: list[Input] = [
+            OwnedInput(ObjectRef(found.object_id, found.version, found.digest)),
+            PureInput(u8(0)),
+            PureInput(bcs.data(package_digest(package.modules, dependencies))),
+        ]
+        given = Argument("input", 0), Argument("input", 1), Argument("input", 2)
+        ticket, receipt = Argument("result", 0), (Argument("input", 0), Argument("result", 1))
+        framework = parse_address("0x2")
+        commands = [
+            MoveCall(framework, "package", "authorize_upgrade", (), given),
+            Upgrade(tuple(package.modules), tuple(dependencies), parse_address(old), ticket),
+            MoveCall(framework, "package", "commit_upgrade", (), receipt),
+        ]
+        return new_package(self.execute(sender, inputs, commands))
+
     def publish(self, sender: str, package: CompiledPackage) -> str:
+        return new_package(self.publishing(sender, package))
+
+    def publishing(self, sender: str, package: CompiledPackage) -> Executed:
         dependencies = tuple(map(parse_address, package.dependencies))
         commands = [
             Publish(tuple(package.modules), dependencies),
             TransferObjects((Argument("result", 0),), Argument("input", 0)),
         ]
-        done = self.execute(sender, [PureInput(bcs.address(sender))], commands)
-        (found,) = [item for item in done.written if item.package is not None]
-        return "0x" + found.object_id.hex()
+        return self.execute(sender, [PureInput(bcs.address(sender))], commands)
 
     def execute(self, sender: str, inputs: Sequence[Input], commands: Sequence[Command]) -> Executed:
         owner = parse_address(sender)
@@ -224,6 +261,12 @@ class Chain:
         """The dynamic fields of an object, name to value; only for names that are plain values."""
         found = [self.json(item) for item in self.ledger.owned_by(parse_address(parent), "object")]
         return {item["name"]: item["value"] for item in found}
+
+
+def new_package(done: Executed) -> str:
+    """Id of the package that was published."""
+    (found,) = [item for item in done.written if item.package is not None]
+    return "0x" + found.object_id.hex()
 
 
 def events(done: Executed, name: str) -> list[Any]:

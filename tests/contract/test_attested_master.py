@@ -6,10 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract_ledger import CLOCK, DAY_MS, Aborted, Chain, Registry, aborts, created, events, sha, u64
+from contract_ledger import (
+    CLOCK,
+    DAY_MS,
+    NOON_MS,
+    Aborted,
+    Chain,
+    Registry,
+    Result,
+    aborts,
+    compiled,
+    created,
+    events,
+    sha,
+    u64,
+)
 
 from k3s_daas.chain import bcs
 from k3s_daas_localnet.ledger.effects import Executed
+from k3s_daas_localnet.nsm import NsmEmulator
 
 PCR0, PCR3 = b"\x10" * 48, b"\x13" * 48
 
@@ -248,3 +263,38 @@ def test_a_failed_attestation_burns_no_key(attested: Registry, master: str) -> N
     with pytest.raises(Aborted):
         attest(attested, master, master, user_data=b"")
     attest(attested, master, master)
+
+
+def register(registry: Registry, sender: str, document: bytes) -> Executed:
+    """A document on its way through the framework's own check into register_master."""
+    return registry.chain.send(
+        sender,
+        ("0x2::nitro_attestation::load_nitro_attestation", [bcs.data(document), CLOCK]),
+        (f"{registry.package}::nautilus::register_master", [registry.id, Result(0), CLOCK]),
+    )
+
+
+def test_a_real_document_end_to_end() -> None:
+    emulator = NsmEmulator(NOON_MS - 60_000)
+    chain = Chain(nitro_root=emulator.root_pem)
+    admin, master = chain.actor("admin"), chain.actor("master")
+    registry = Registry(chain, chain.publish(admin, compiled()), admin, require_attestation=True)
+    image(registry, "allow_image")
+    data = user_data(registry, master)
+
+    def document(**changed: Any) -> bytes:
+        fields = {"pcrs": {0: PCR0, 3: PCR3}, "public_key": sha("key"), "user_data": data} | changed
+        return emulator.document(chain.now_ms, **fields)
+
+    with aborts("EInvalidPcr"):  # debug mode: every PCR is zero
+        register(registry, master, document(pcrs={}))
+    with aborts("EInvalidPublicKey"):
+        register(registry, master, document(public_key=None))
+    with aborts("EUnexpectedUserData"):
+        register(registry, master, document(user_data=None))
+    cap = created(register(registry, admin, document()), "MasterCap")
+    announce(registry, master, cap)
+    record = registry.read()["master"]
+    assert record["attestation_expires_at_ms"] == str(chain.now_ms + DAY_MS)
+    with aborts("EPublicKeyUsed"):
+        register(registry, admin, document())
