@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright the K3s-DaaS authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make a worker's seal token where it is used. Standard library only: this runs on the worker itself."""
+"""Make and rotate a seal token where it is used. Standard library only: this runs on the worker itself."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ description:
   - Makes the seal token of a worker on the worker, once, and returns only its SHA-256 commitment, which goes
     on-chain. The secret never leaves the host.
   - The file appears complete or not at all, with mode 0600. An existing one is never changed, only checked.
+  - Rotates it in three steps, each of which may be killed and run again. V(next) makes the new secret beside
+    the live one, C(sui_seal_token) puts its commitment on-chain, V(promoted) renames it.
   - Runs with the Python of the host and needs nothing but its standard library.
   - A seal token has nothing to do with Mysten's Seal.
 options:
@@ -26,10 +28,17 @@ options:
     type: path
     default: /etc/k3s-daas/seal-token
   state:
-    description: V(present) makes the secret when there is none; V(absent) removes it for good.
+    description:
+      - V(present) makes the secret when there is none; V(absent) removes it for good.
+      - V(next) makes the secret that is to replace it, in the file with C(.next) added to its name. One that
+        is there already, of a rotation that was interrupted, is kept.
+      - V(promoted) makes the secret with O(commitment) the live one. The one that was live is gone then.
     type: str
-    choices: [present, absent]
+    choices: [present, absent, next, promoted]
     default: present
+  commitment:
+    description: With O(state=promoted), the commitment that the chain has now. Nothing else is renamed.
+    type: str
 attributes:
   check_mode:
     support: full
@@ -56,6 +65,16 @@ EXAMPLES = r"""
     registry_id: "{{ registry_id }}"
   delegate_to: localhost
   run_once: true
+- name: Make the worker's next seal token
+  seal_commitment:
+    node_id: "{{ inventory_hostname }}"
+    state: next
+  register: worker_next
+- name: Use it, once it is on-chain
+  seal_commitment:
+    node_id: "{{ inventory_hostname }}"
+    state: promoted
+    commitment: "{{ worker_next.commitment }}"
 - name: Remove the secret of a worker that left
   seal_commitment:
     node_id: "{{ inventory_hostname }}"
@@ -68,7 +87,11 @@ node_id:
   type: str
   returned: always
 commitment:
-  description: SHA-256 of the secret in hex; empty when there is no secret.
+  description: SHA-256 of the secret in hex, with O(state=next) of the next one; empty when there is none.
+  type: str
+  returned: always
+next_commitment:
+  description: SHA-256 of a secret that waits to replace the live one; empty when no rotation is under way.
   type: str
   returned: always
 path:
@@ -77,117 +100,25 @@ path:
   returned: always
 """
 
-import base64
-import contextlib
-import hashlib
 import os
 import re
-import stat
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.k3s_daas_seal import (
+    Refused,
+    commitment_at,
+    ensure_token,
+    next_path,
+    promote,
+    remove,
+)
 
 _NODE_ID = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
-_TOKEN = re.compile(r"seal_([A-Za-z0-9_-]{43})")
-_FIX = "Remove it to have a new secret made; a worker that is staked then needs its token rotated."
+_COMMITMENT = re.compile(r"[0-9a-f]{64}")
 
 
-class Refused(Exception):
-    """Found something else than a seal token of ours; the message never holds its content."""
-
-
-def encode(data):
-    """Unpadded base64url."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
-
-
-def make_token():
-    """A new secret: 256 bits from the operating system. The format is that of k3s_daas.seal."""
-    return "seal_" + encode(os.urandom(32))
-
-
-def commitment_of(token):
-    return hashlib.sha256(token.encode("ascii")).hexdigest()
-
-
-def read_token(path):
-    """The secret at `path`, None when there is no file. Refused when it is unsafe or malformed."""
-    try:
-        # Without following links, and without waiting for a pipe's other end.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise Refused(
-            f"Seal token file {path} can't be opened ({error.strerror}), wanted a regular file with "
-            "mode 0600. Remove what is there."
-        ) from None
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise Refused(f"Seal token {path} is no regular file, wanted one with mode 0600. Remove it.")
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & 0o177:
-            raise Refused(
-                f"Seal token file {path} has mode {mode:04o}, wanted 0600: others may have read the "
-                f"secret. {_FIX}"
-            )
-        if status.st_uid != os.geteuid():
-            raise Refused(
-                f"Seal token file {path} belongs to user {status.st_uid}, wanted {os.geteuid()}: its "
-                f"owner knows the secret. {_FIX}"
-            )
-        content = os.read(fd, 4096)
-    finally:
-        os.close(fd)
-    token = parse_token(content)
-    if token is None:
-        raise Refused(
-            f"Seal token file {path} holds {len(content)} bytes that are no seal token, wanted 'seal_' "
-            f"and 43 characters of base64url. It may be cut off. {_FIX}"
-        )
-    return token
-
-
-def parse_token(content):
-    """The secret in a file's bytes, None when they are none."""
-    try:
-        token = content.decode("ascii")
-    except UnicodeDecodeError:
-        return None
-    token = token[:-1] if token.endswith("\n") else token
-    match = _TOKEN.fullmatch(token)
-    # The last character carries two bits too many, and one secret must not have two spellings.
-    return token if match and encode(base64.urlsafe_b64decode(match[1] + "=")) == match[1] else None
-
-
-def write_token(path, token):
-    """Put a new secret at `path`, complete or not at all, and never over one that is there."""
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True)
-        path.parent.chmod(0o755)  # whatever the umask: services read other files in here
-    temporary = path.with_name(f".{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()  # of a run that was killed: nobody has seen that secret
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(token.encode("ascii") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-    # The name has to survive a power cut too: the commitment is about to cost money.
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def run(node_id, path, state, check_mode):
+def run(node_id, path, state, commitment, check_mode):
     """(changed, commitment) of bringing the secret at `path` into `state`."""
     if not _NODE_ID.fullmatch(node_id):
         raise Refused(
@@ -197,26 +128,30 @@ def run(node_id, path, state, check_mode):
     if not path.is_absolute():
         raise Refused(f"Found path {path}, wanted an absolute path.")
     if state == "absent":
-        if not os.path.lexists(path):
-            return False, ""
-        if not check_mode:
-            path.unlink()
-        return True, ""
-    token = read_token(path)
-    if token is not None:
-        return False, commitment_of(token)
-    if check_mode:
-        return True, ""
-    with contextlib.suppress(FileExistsError):
-        write_token(path, make_token())
-    token = read_token(path)  # what is on disk counts, also when somebody else was faster
-    if token is None:
-        raise Refused(f"Seal token file {path} vanished while it was made. Run again.")
-    return True, commitment_of(token)
+        return remove(path, check_mode), ""
+    if state == "promoted":
+        if check_mode and not commitment:
+            return True, ""  # planned: the secret doesn't exist yet
+        if not _COMMITMENT.fullmatch(commitment):
+            # Not shown: somebody may have passed the secret itself.
+            raise Refused(
+                f"Found a commitment of {len(commitment)} characters, wanted the 64 hex digits that are "
+                "on-chain now, as sui_seal_token returns them."
+            )
+        return promote(path, commitment, check_mode)
+    return ensure_token(next_path(path) if state == "next" else path, check_mode)
 
 
-def describe(present):
-    return {"state": "present", "mode": "0600"} if present else {"state": "absent"}
+def describe(path):
+    files = {"live": path, "next": next_path(path)}
+    return {name: "present, 0600" if os.path.lexists(file) else "absent" for name, file in files.items()}
+
+
+def predicted(before, state, changed):
+    after = {"present": {"live": "present, 0600"}, "next": {"next": "present, 0600"}}
+    after["absent"] = {"live": "absent", "next": "absent"}
+    after["promoted"] = {"live": "present, 0600", "next": "absent"}
+    return before | after[state] if changed else before
 
 
 def main():
@@ -224,14 +159,22 @@ def main():
         argument_spec={
             "node_id": {"type": "str", "required": True},
             "path": {"type": "path", "default": "/etc/k3s-daas/seal-token"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state": {
+                "type": "str",
+                "choices": ["present", "absent", "next", "promoted"],
+                "default": "present",
+            },
+            "commitment": {"type": "str"},
         },
+        required_if=[("state", "promoted", ["commitment"])],
         supports_check_mode=True,
     )
     path, state = Path(module.params["path"]), module.params["state"]
-    present = os.path.lexists(path)
+    before = describe(path)
     try:
-        changed, commitment = run(module.params["node_id"], path, state, module.check_mode)
+        wanted = module.params["commitment"] or ""
+        changed, commitment = run(module.params["node_id"], path, state, wanted, module.check_mode)
+        waiting = "" if state == "absent" else commitment_at(next_path(path))
     except Refused as error:
         module.fail_json(msg=str(error))
     except OSError as error:
@@ -240,8 +183,9 @@ def main():
         changed=changed,
         node_id=module.params["node_id"],
         commitment=commitment,
+        next_commitment=waiting,
         path=str(path),
-        diff={"before": describe(present), "after": describe(state == "present"), "before_header": str(path)},
+        diff={"before": before, "after": predicted(before, state, changed), "before_header": str(path)},
     )
 
 

@@ -31,6 +31,9 @@ options:
     description: Id of the published package. In check mode it may be empty or V(published by this run).
     type: str
     required: true
+  original_package_id:
+    description: Id of the package's first version, where it was upgraded since.
+    type: str
   registry_id:
     description: Id of the registry. In check mode it may be empty or V(published by this run).
     type: str
@@ -112,13 +115,13 @@ from ansible.module_utils.k3s_daas_chain import (
     PLANNED,
     REGISTRY_SPEC,
     connect,
+    open_registry,
     registry_ids,
     run,
 )
 
 try:
     from k3s_daas.chain.bcs import normalize_address
-    from k3s_daas.registry import Deployment, Registry
     from k3s_daas.units import parse_sui
 except ImportError:
     pass  # run() reports it
@@ -133,8 +136,7 @@ async def work(module):
         return result | {"diff": {"before": {"master": None, "topped_up_mist": 0}, "after": after}}
     account = normalize_address(module.params["account"])
     async with await connect(module) as chain:
-        deployment = Deployment(module.params["package_id"], module.params["registry_id"])
-        registry = Registry(chain, deployment)
+        registry = open_registry(module, chain)
         master = await registry.master()
         balance = await chain.balance(account)
         appoint = master is None or master.account != account

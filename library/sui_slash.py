@@ -1,20 +1,23 @@
 #!/usr/bin/python
 # Copyright the K3s-DaaS authors
 # SPDX-License-Identifier: Apache-2.0
-"""Propose and execute the slash of a worker's stake."""
+"""Propose, cancel and execute the slash of a worker's stake."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: sui_slash
-short_description: Slash a worker's stake
+short_description: Slash a worker's stake, or cancel that
 version_added: "0.1.0"
 description:
   - Proposes the slash of a worker, which jails it, and executes the proposal once the worker's slash window
-    is over. Where that window is 0 both happen in one transaction.
-  - Proposing needs the wallet with the registry's SlasherCap; executing a proposal after its window doesn't.
-  - A slash is final. Runs on the control node, with the Python that has k3s-daas installed.
+    is over. Where that window is 0 both happen in one transaction. Until then it can be cancelled.
+  - Proposing needs the wallet with the registry's SlasherCap, cancelling that with its ArbiterCap; executing
+    a proposal after its window needs neither.
+  - Outside of V(localnet) a wallet that holds both capabilities is refused as proposer, since nobody could
+    stop it.
+  - An executed slash is final. Runs on the control node, with the Python that has k3s-daas installed.
 options:
   node_id:
     description: The worker.
@@ -22,12 +25,13 @@ options:
     required: true
   state:
     description:
-      - V(jailed) proposes only. V(slashed) also executes, as soon as the window is over.
-      - With V(slashed) and an open window the proposal is made, and RV(executable_at_ms) says when to run
+      - V(proposed) proposes only. V(executed) also executes, as soon as the window is over. V(cancelled)
+        frees a jailed worker.
+      - With V(executed) and an open window the proposal is made, and RV(executable_at_ms) says when to run
         again.
     type: str
-    choices: [jailed, slashed]
-    default: slashed
+    choices: [proposed, cancelled, executed]
+    default: executed
   reason:
     description: Why; goes on-chain.
     type: str
@@ -41,6 +45,9 @@ options:
     description: Id of the published package. In check mode it may be empty or V(published by this run).
     type: str
     required: true
+  original_package_id:
+    description: Id of the package's first version, where it was upgraded since.
+    type: str
   registry_id:
     description: Id of the registry. In check mode it may be empty or V(published by this run).
     type: str
@@ -65,14 +72,15 @@ options:
     default: 10.0
   key_file:
     description:
-      - Path of the slasher's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
+      - Path of the slasher's or arbiter's wallet key (C(suiprivkey1...) or base64), on the control node,
+        mode 0600.
       - The key stays in this file and in the module's memory.
     type: path
     required: true
 attributes:
   check_mode:
     support: full
-    description: Simulates, sends nothing.
+    description: Checks and simulates everything, sends nothing.
   diff_mode:
     support: full
 author:
@@ -81,7 +89,7 @@ author:
 
 EXAMPLES = r"""
 - name: Slash a worker
-  sui_slash:
+  sui_slash: &chain
     node_id: worker-2
     reason: operator_decision
     evidence: "ticket 4711: mined on the node"
@@ -90,6 +98,13 @@ EXAMPLES = r"""
     network: localnet
     endpoints: [http://127.0.0.1:9000]
     key_file: ~/.k3s-daas/slasher.key
+  delegate_to: localhost
+
+- name: Free it again
+  sui_slash:
+    <<: *chain
+    state: cancelled
+    key_file: ~/.k3s-daas/arbiter.key
   delegate_to: localhost
 """
 
@@ -114,12 +129,20 @@ slashed_mist:
   description: Stake taken by this run, in MIST.
   type: int
   returned: success
-digest:
-  description: The transaction; empty when nothing was sent.
-  type: str
+preview:
+  description:
+    - What the operator agrees to, also in check mode. C(summary) says it in sentences, the rest in figures,
+      C(gas_estimate_mist), C(stake_locked_mist), C(stake_returned_mist), C(balance_before_mist),
+      C(balance_after_mist), C(transactions) and C(slash_conditions).
+  type: dict
+  returned: success
+digests:
+  description: The transactions that were sent.
+  type: list
+  elements: str
   returned: success
 gas_mist:
-  description: What the transaction cost, or would cost, in MIST.
+  description: What they cost, or in check mode would cost, in MIST; null where that can't be known yet.
   type: int
   returned: success
 """
@@ -133,80 +156,70 @@ from ansible.module_utils.k3s_daas_chain import (
     REGISTRY_SPEC,
     Refused,
     connect,
+    open_registry,
+    perform,
     registry_ids,
     run,
 )
 
 try:
-    from k3s_daas.chain import MoveAbort
-    from k3s_daas.registry import Deployment, Registry, check_node_id
+    from k3s_daas.registry import check_node_id
     from k3s_daas.registry.events import WorkerSlashed, parse_event
+    from k3s_daas.registry.slash import REASON_CODES, plan_slash
 except ImportError:
     pass  # run() reports it
 
-REASONS = {"conflicting_heartbeats": 1, "refused_drain": 2, "wrong_result": 3, "operator_decision": 4}
-
-
-async def step(registry, worker, module, evidence_hash):
-    """(status after, build of the transaction or None) for a worker as it is."""
-    jailed, wanted = worker.proposal is not None, module.params["state"]
-    if worker.status.value == "slashed" or (jailed and wanted == "jailed"):
-        return worker.status.value, None
-    if jailed:
-        build = registry.executing(worker.node_id)
-        try:
-            await registry.chain.simulate(build)  # the contract knows best whether the window is over
-        except MoveAbort as error:
-            if error.name != "ESlashWindowOpen":
-                raise
-            return "jailed", None
-        return "slashed", build
-    now = wanted == "slashed" and worker.slash_window_ms == 0
-    reason = REASONS[module.params["reason"]]
-    build = await registry.proposing(worker.node_id, reason, evidence_hash, execute=now)
-    return ("slashed" if now else "jailed"), build
-
 
 async def work(module):
-    node_id = check_node_id(module.params["node_id"])
+    node_id, state = check_node_id(module.params["node_id"]), module.params["state"]
     if not registry_ids(module, "package_id", "registry_id"):
         raise Refused(f"Worker {node_id} can't be slashed: its registry would only be created by this run.")
     evidence_hash = hashlib.sha256(module.params["evidence"].encode()).digest()
     async with await connect(module) as chain:
-        deployment = Deployment(module.params["package_id"], module.params["registry_id"])
-        registry = Registry(chain, deployment)
+        registry = open_registry(module, chain)
         worker = await registry.worker(node_id)
         if worker is None:
-            raise Refused(f"Registry {deployment.registry_id} has no worker {node_id}. Check the name.")
+            raise Refused(
+                f"Registry {registry.deployment.registry_id} has no worker {node_id}. Check the name."
+            )
         before = {"status": worker.status.value, "stake_mist": worker.stake_mist}
-        status, build = await step(registry, worker, module, evidence_hash)
-        result = {"changed": build is not None, "node_id": node_id, "status": status, "digest": ""}
-        result |= {"slashed_mist": 0, "gas_mist": 0, "evidence_hash": evidence_hash.hex()}
-        if build is not None:
-            done = await (chain.simulate(build) if module.check_mode else chain.execute(build))
-            events = [parse_event(event, deployment) for event in done.events]
-            slashed = sum(event.amount_mist for event in events if isinstance(event, WorkerSlashed))
-            result |= {"slashed_mist": slashed, "gas_mist": done.gas_mist}
-            if not module.check_mode:
-                result["digest"] = done.digest
-                worker = await registry.worker(node_id)
-        result["executable_at_ms"] = worker.proposal.executable_at_ms if worker.proposal else None
-        if worker.proposal is not None:
-            result["evidence_hash"] = worker.proposal.evidence_hash.hex()
-        if status == "jailed" and module.params["state"] == "slashed":
+        reason = REASON_CODES[module.params["reason"]]
+        status, operation = await plan_slash(registry, worker, state, reason, evidence_hash)
+        result, events = await perform(module, chain, operation)
+        parsed = [parse_event(event, registry.deployment) for event in events]
+        slashed = sum(event.amount_mist for event in parsed if isinstance(event, WorkerSlashed))
+        if operation.builds and not module.check_mode:
+            worker = await registry.worker(node_id)
+        proposal = worker.proposal
+        if status == "jailed" and state == "executed":
+            at = proposal.executable_at_ms if proposal else "it is over"
             module.warn(
                 f"Worker {node_id} is jailed, not slashed yet: its slash window is open. Run again after "
-                f"{result['executable_at_ms'] or 'it is over'} (ms since 1970)."
+                f"{at} "
+                "(ms since 1970)."
             )
-        after = {"status": status, "stake_mist": before["stake_mist"] - result["slashed_mist"]}
-        return result | {"diff": {"before": before, "after": after}}
+        return result | {
+            "node_id": node_id,
+            "status": status,
+            "slashed_mist": slashed,
+            "executable_at_ms": proposal.executable_at_ms if proposal else None,
+            "evidence_hash": (proposal.evidence_hash if proposal else evidence_hash).hex(),
+            "diff": {
+                "before": before,
+                "after": {"status": status, "stake_mist": before["stake_mist"] - slashed},
+            },
+        }
 
 
 def main():
     spec = {
         "node_id": {"type": "str", "required": True},
-        "state": {"type": "str", "choices": ["jailed", "slashed"], "default": "slashed"},
-        "reason": {"type": "str", "choices": list(REASONS), "default": "operator_decision"},
+        "state": {"type": "str", "choices": ["proposed", "cancelled", "executed"], "default": "executed"},
+        "reason": {
+            "type": "str",
+            "choices": ["conflicting_heartbeats", "refused_drain", "wrong_result", "operator_decision"],
+            "default": "operator_decision",
+        },
         "evidence": {"type": "str", "default": ""},
     }
     spec |= CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC

@@ -1,27 +1,38 @@
 #!/usr/bin/python
 # Copyright the K3s-DaaS authors
 # SPDX-License-Identifier: Apache-2.0
-"""Stake for workers and mint their seal tokens, in one transaction."""
+"""Stake for workers and mint their seal tokens; take workers out and their stake back."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: sui_stake
-short_description: Stake SUI for workers and mint their seal tokens
+short_description: Stake SUI for workers, and take it back
 version_added: "0.1.0"
 description:
   - Stakes for all workers that aren't registered yet and puts the commitments of their seal tokens on-chain,
-    in one transaction, for all of them or for none.
+    in one transaction for up to 200 workers, for all of them or for none; more take more transactions.
   - A worker that is there is left alone, after checking that it is ours and that its host holds the secret
     that the chain knows. So a run that was killed at any point can be run again and pays nothing twice.
+  - Takes workers out in two steps, the request and the withdrawal after the unbonding window.
   - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   workers:
-    description: The workers, as M(seal_commitment) returns them. Other keys are ignored.
+    description:
+      - The workers, as M(seal_commitment) returns them. Other keys are ignored.
+      - To leave, C(node_id) is enough.
     type: list
     elements: dict
     required: true
+  state:
+    description:
+      - V(present) stakes. V(unbonding) requests the unstake. V(withdrawn) also withdraws the stake, or what a
+        slash left of it, of those whose window is over; RV(withdrawable_at_ms) says when to run again for the
+        others. A worker without a record counts as withdrawn.
+    type: str
+    choices: [present, unbonding, withdrawn]
+    default: present
   stake:
     description: Stake of each worker that doesn't say its own, in SUI or MIST (V(1.5), V(1500000000 MIST)).
     type: str
@@ -40,6 +51,9 @@ options:
     description: Id of the published package. In check mode it may be empty or V(published by this run).
     type: str
     required: true
+  original_package_id:
+    description: Id of the package's first version, where it was upgraded since.
+    type: str
   registry_id:
     description: Id of the registry. In check mode it may be empty or V(published by this run).
     type: str
@@ -79,8 +93,8 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Stake for all workers in one transaction
-  sui_stake:
+- name: Stake for all workers
+  sui_stake: &chain
     workers: "{{ ansible_play_hosts | map('extract', hostvars, 'worker_seal') | list }}"
     stake: "1.5"
     package_id: "{{ package.package_id }}"
@@ -91,17 +105,11 @@ EXAMPLES = r"""
   delegate_to: localhost
   run_once: true
 
-- name: Stake more for one worker
+- name: Take one out, and its stake back once that is possible
   sui_stake:
-    workers:
-      - node_id: gpu-1
-        commitment: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
-        stake_mist: 5000000000
-    package_id: "{{ package.package_id }}"
-    registry_id: "{{ registry.registry_id }}"
-    network: testnet
-    endpoints: [https://fullnode.testnet.sui.io:443]
-    key_file: ~/.k3s-daas/owner.key
+    <<: *chain
+    workers: [{node_id: worker-2}]
+    state: withdrawn
   delegate_to: localhost
 """
 
@@ -115,18 +123,24 @@ staked:
   type: list
   elements: str
   returned: success
-preview:
-  description:
-    - What the operator agrees to. C(gas_estimate_mist) (null where the registry doesn't exist yet),
-      C(stake_locked_mist), C(balance_before_mist), C(balance_after_mist) and C(slash_conditions).
+withdrawable_at_ms:
+  description: When the stake of each worker that isn't paid out yet can be, in ms since 1970.
   type: dict
   returned: success
-digest:
-  description: The transaction; empty when nothing was sent.
-  type: str
+preview:
+  description:
+    - What the operator agrees to, also in check mode. C(summary) says it in sentences, the rest in figures,
+      C(gas_estimate_mist), C(stake_locked_mist), C(stake_returned_mist), C(balance_before_mist),
+      C(balance_after_mist), C(transactions) and C(slash_conditions).
+  type: dict
+  returned: success
+digests:
+  description: The transactions that were sent.
+  type: list
+  elements: str
   returned: success
 gas_mist:
-  description: What the transaction cost, in MIST.
+  description: What they cost, or in check mode would cost, in MIST; null where that can't be known yet.
   type: int
   returned: success
 """
@@ -135,26 +149,22 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.k3s_daas_chain import (
     CONNECTION_SPEC,
     KEY_SPEC,
-    PLANNED,
     REGISTRY_SPEC,
+    Refused,
     connect,
+    open_registry,
+    perform,
     registry_ids,
     run,
 )
 
 try:
     from k3s_daas.chain.bcs import normalize_address
-    from k3s_daas.registry import Deployment, Registry
+    from k3s_daas.registry import staking
+    from k3s_daas.registry.leaving import plan_exit, time_for_leaving
+    from k3s_daas.registry.operation import Operation, names, preview
     from k3s_daas.registry.render import to_json
-    from k3s_daas.registry.staking import (
-        check_lifetime,
-        describe,
-        parse_wanted,
-        plan,
-        slash_conditions,
-        summary,
-    )
-    from k3s_daas.units import parse_sui
+    from k3s_daas.units import format_sui, parse_sui
 except ImportError:
     pass  # run() reports it
 
@@ -162,74 +172,69 @@ except ImportError:
 async def planned(module, wanted):
     """Check mode before the registry exists: everything is to be staked, as far as can be known."""
     async with await connect(module) as chain:
-        balance = await chain.balance(chain.address)
-        owner = chain.address
-    locked = sum(worker.stake_mist for worker in wanted)
-    preview = {
-        "gas_estimate_mist": None,
-        "stake_locked_mist": locked,
-        "balance_before_mist": balance,
-        "balance_after_mist": balance - locked,
-        "slash_conditions": PLANNED,
+        balance, owner = await chain.balance(chain.address), chain.address
+    locked, ids = sum(worker.stake_mist for worker in wanted), [worker.node_id for worker in wanted]
+    meaning = [f"Stakes {format_sui(locked)} for {len(ids)} workers ({names(ids)})."]
+    shown = preview(Operation(locks_mist=locked, meaning=meaning), owner, balance, None)
+    after = {worker.node_id: staking.summary("pending", owner, worker.stake_mist) for worker in wanted}
+    result = {"changed": bool(wanted), "workers": {}, "staked": ids, "withdrawable_at_ms": {}}
+    return result | {
+        "preview": shown,
+        "digests": [],
+        "gas_mist": None,
+        "diff": {"before": {}, "after": after},
     }
-    return {
-        "changed": bool(wanted),
-        "workers": {},
-        "staked": [worker.node_id for worker in wanted],
-        "preview": preview,
-        "digest": "",
-        "gas_mist": 0,
-        "diff": {"before": {}, "after": {w.node_id: summary("pending", owner, w.stake_mist) for w in wanted}},
-    }
+
+
+async def stay(module, registry, wanted):
+    """(operation, diff, staked) of workers that are to be there."""
+    to, wallet = module.params["withdrawal_address"], registry.chain.address
+    to = wallet if to is None else normalize_address(to)
+    config, now_ms = await registry.config(), await registry.clock_ms()
+    ids = [worker.node_id for worker in wanted]
+    known, tokens = await registry.workers_by_id(ids), await registry.worker_tokens(ids)
+    todo = staking.plan(wanted, config, wallet, known, tokens, now_ms, module.params["token_lifetime_days"])
+    diff = {"before": staking.describe(known), "after": todo.outcome(known, wallet)}
+    staked = [request.node_id for request in todo.stake]
+    return todo.operation(registry, config, to), diff, {"staked": staked, "withdrawable_at_ms": {}}
+
+
+async def leave(module, registry, ids):
+    known, wallet = await registry.workers_by_id(ids), registry.chain.address
+    now_ms = await time_for_leaving(registry, known)
+    todo = plan_exit(ids, module.params["state"], wallet, known, now_ms)
+    before = {name: known[name].status.value if name in known else "withdrawn" for name in ids}
+    diff = {"before": before, "after": todo.status_after(known)}
+    for name, at in todo.waiting.items():
+        module.warn(f"The stake of {name} can't be withdrawn before {at} (ms since 1970). Run again then.")
+    return todo.operation(registry, known, wallet), diff, {"staked": [], "withdrawable_at_ms": todo.waiting}
 
 
 async def work(module):
-    days = module.params["token_lifetime_days"]
-    check_lifetime(days)
-    wanted = parse_wanted(
-        module.params["workers"], parse_sui(module.params["stake"]), without_secrets=module.check_mode
-    )
-    to = module.params["withdrawal_address"]
-    to = None if to is None else normalize_address(to)
+    staking.check_lifetime(module.params["token_lifetime_days"])
+    stays, entries = module.params["state"] == "present", module.params["workers"]
+    amount = parse_sui(module.params["stake"])
+    wanted = staking.parse_wanted(entries, amount, without_secrets=module.check_mode or not stays)
+    ids = [worker.node_id for worker in wanted]
     if not registry_ids(module, "package_id", "registry_id"):
+        if not stays:
+            raise Refused("Nobody can leave a registry that would only be created by this run.")
         return await planned(module, wanted)
     async with await connect(module) as chain:
-        registry = Registry(chain, Deployment(module.params["package_id"], module.params["registry_id"]))
-        config, now_ms = await registry.config(), await registry.clock_ms()
-        names = [worker.node_id for worker in wanted]
-        known, tokens = await registry.workers_by_id(names), await registry.worker_tokens(names)
-        todo = plan(wanted, config, chain.address, known, tokens, now_ms, days)
-        changed = bool(todo.stake or todo.mint)
-        before = await chain.balance(chain.address)
-        preview = {
-            "gas_estimate_mist": 0,
-            "stake_locked_mist": todo.stake_mist,
-            "balance_before_mist": before,
-            "balance_after_mist": before,
-            "slash_conditions": slash_conditions(config),
-        }
-        result = {"changed": changed, "digest": "", "gas_mist": 0, "preview": preview}
-        result["staked"] = [request.node_id for request in todo.stake]
-        result["diff"] = {"before": describe(known), "after": todo.outcome(known, chain.address)}
-        if changed:
-            arguments = (todo.stake, to or chain.address, todo.mint)
-            estimate = (await registry.preview_stake(*arguments)).gas_mist
-            preview["gas_estimate_mist"] = estimate
-            preview["balance_after_mist"] = before - todo.stake_mist - estimate
-            if not module.check_mode:
-                receipt = await registry.stake(*arguments)
-                result |= {"digest": receipt.digest, "gas_mist": receipt.gas_mist}
-                known, tokens = await registry.workers_by_id(names), await registry.worker_tokens(names)
-        result["workers"] = {
-            name: to_json(worker) | {"seal_token": to_json(tokens.get(name))}
-            for name, worker in known.items()
-        }
-        return result
+        registry = open_registry(module, chain)
+        operation, diff, more = await (
+            stay(module, registry, wanted) if stays else leave(module, registry, ids)
+        )
+        result, _ = await perform(module, chain, operation)
+        known, tokens = await registry.workers_by_id(ids), await registry.worker_tokens(ids)
+        workers = {n: to_json(worker) | {"seal_token": to_json(tokens.get(n))} for n, worker in known.items()}
+        return result | more | {"diff": diff, "workers": workers}
 
 
 def main():
     spec = {
         "workers": {"type": "list", "elements": "dict", "required": True},
+        "state": {"type": "str", "choices": ["present", "unbonding", "withdrawn"], "default": "present"},
         "stake": {"type": "str", "default": "1"},
         "withdrawal_address": {"type": "str"},
         # About seal tokens, none of which passes through here.

@@ -18,6 +18,8 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 try:
     from k3s_daas.chain import ChainError, Key
     from k3s_daas.chain.bcs import normalize_address
+    from k3s_daas.registry import Deployment, Registry
+    from k3s_daas.registry.operation import carry_out, estimate
 
     IMPORT_ERROR = None
 except ImportError:  # pragma: no cover - seen only on a control node without the package
@@ -40,6 +42,7 @@ CONNECTION_SPEC: dict[str, Any] = {
 KEY_SPEC: dict[str, Any] = {"key_file": {"type": "path", "required": True, "no_log": False}}
 REGISTRY_SPEC: dict[str, Any] = {
     "package_id": {"type": "str", "required": True},
+    "original_package_id": {"type": "str"},
     "registry_id": {"type": "str", "required": True},
 }
 
@@ -81,6 +84,28 @@ async def connect(module: AnsibleModule, with_key: bool = True) -> Any:
         module.params["chain_id"] or None,
         timeout_s=module.params["timeout_s"],
     )
+
+
+def open_registry(module: AnsibleModule, chain: Any) -> Any:
+    """The Registry that the module's ids name."""
+    ids = (module.params[name] for name in ("package_id", "registry_id", "original_package_id"))
+    package_id, registry_id, original = ids
+    return Registry(chain, Deployment(package_id, registry_id, original or None))
+
+
+async def perform(module: AnsibleModule, chain: Any, operation: Any) -> tuple[dict[str, Any], list[Any]]:
+    """(result, events) of an operation: simulated always, sent unless in check mode.
+
+    The result has `changed`, `preview`, `digests` and `gas_mist`; in check mode events and gas are those of
+    the simulation.
+    """
+    planned = await estimate(chain, operation)
+    result = {"changed": bool(operation.builds), "preview": planned.preview, "digests": []}
+    result["gas_mist"] = planned.preview["gas_estimate_mist"]
+    if module.check_mode or not operation.builds:
+        return result, planned.events
+    done = await carry_out(chain, operation)
+    return result | {"digests": done.digests, "gas_mist": done.gas_mist}, done.events
 
 
 def run(module: AnsibleModule, work: Callable[[AnsibleModule], Awaitable[dict[str, Any]]]) -> None:

@@ -8,15 +8,21 @@ import importlib.util
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from ansible.module_utils.testing import patch_module_args
 
+from k3s_daas.chain import Key
+from k3s_daas.registry import Deployment, Registry
+
 REPOSITORY = Path(__file__).parents[2]
+SUI = 1_000_000_000
 
 
 def load(path: Path, name: str) -> ModuleType:
@@ -32,9 +38,9 @@ def load(path: Path, name: str) -> ModuleType:
 @pytest.fixture(scope="session")
 def ansible_module() -> Callable[[str], ModuleType]:
     """Loads library/<name>.py, with module_utils where Ansible puts them."""
-    shared = "ansible.module_utils.k3s_daas_chain"
-    if shared not in sys.modules:
-        load(REPOSITORY / "module_utils" / "k3s_daas_chain.py", shared)
+    for path in (REPOSITORY / "module_utils").glob("*.py"):
+        if (shared := f"ansible.module_utils.{path.stem}") not in sys.modules:
+            load(path, shared)
     loaded: dict[str, ModuleType] = {}
 
     def get(name: str) -> ModuleType:
@@ -43,6 +49,13 @@ def ansible_module() -> Callable[[str], ModuleType]:
         return loaded[name]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def seal_files(ansible_module: Callable[[str], ModuleType]) -> ModuleType:
+    """module_utils/k3s_daas_seal.py, as seal_commitment uses it."""
+    ansible_module("seal_commitment")
+    return sys.modules["ansible.module_utils.k3s_daas_seal"]
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +85,64 @@ def arun(run_module: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
         return await asyncio.to_thread(run_module, name, check, **arguments)
 
     return run
+
+
+@dataclass
+class Operator:
+    """A wallet with its key file, and modules run with it."""
+
+    run: Callable[..., Awaitable[dict[str, Any]]]
+    chain: Any
+    key_file: Path
+    url: str
+    ids: dict[str, str] = field(default_factory=dict)
+
+    async def __call__(self, module: str, /, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        usual = {"network": "localnet", "endpoints": [self.url], **self.ids}
+        if module != "sui_registry_info":
+            usual["key_file"] = str(self.key_file)
+        return await self.run(module, check, **usual | arguments)
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.chain, Deployment(**self.ids))
+
+    async def sent(self) -> int:
+        """Grows with every transaction of this wallet."""
+        coins = [
+            c async for c in self.chain.owned_objects(self.chain.address, "0x2::coin::Coin<0x2::sui::SUI>")
+        ]
+        return max((coin.version for coin in coins), default=0)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_operator(
+    arun: Any, live_net: Any, tmp_path: Path
+) -> AsyncIterator[Callable[..., Awaitable[Operator]]]:
+    from k3s_daas.chain import SuiClient
+
+    async def make(mist: int = 100 * SUI) -> Operator:
+        path = tmp_path / f"key-{len(list(tmp_path.iterdir()))}"
+        key = Key.create(path)
+        if mist:
+            await live_net.faucet(key.address, mist)
+        chain = await SuiClient.connect([live_net.url], "localnet", key)
+        opened.append(chain)
+        return Operator(arun, chain, path, live_net.url)
+
+    opened: list[Any] = []
+    yield make
+    for chain in opened:
+        await chain.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fleet(new_operator: Any, new_registry: Any) -> Operator:
+    """An operator with a registry of its own."""
+    operator = await new_operator()
+    registry: Registry = await new_registry(operator.chain)
+    operator.ids = {
+        "package_id": registry.deployment.package_id,
+        "registry_id": registry.deployment.registry_id,
+    }
+    return operator

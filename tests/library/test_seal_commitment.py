@@ -76,8 +76,8 @@ def test_leaves_a_folder_that_is_there_as_it_is(run: Run, tmp_path: Path) -> Non
 def test_check_mode_predicts_and_makes_nothing(run: Run, tmp_path: Path) -> None:
     result = run(check=True)
     assert (result["changed"], result["commitment"]) == (True, "")
-    assert result["diff"]["before"] == {"state": "absent"}
-    assert result["diff"]["after"] == {"state": "present", "mode": "0600"}
+    assert result["diff"]["before"] == {"live": "absent", "next": "absent"}
+    assert result["diff"]["after"] == {"live": "present, 0600", "next": "absent"}
     assert list(tmp_path.iterdir()) == []
     made = run()
     predicted = run(check=True)
@@ -159,11 +159,11 @@ def test_refuses_what_is_no_regular_file(run: Run, tmp_path: Path) -> None:
 
 
 def test_refuses_a_secret_of_another_user(
-    run: Run, tmp_path: Path, ansible_module: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, seal_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run()
     owner = os.geteuid()
-    monkeypatch.setattr(ansible_module("seal_commitment").os, "geteuid", lambda: owner + 1)
+    monkeypatch.setattr(seal_files.os, "geteuid", lambda: owner + 1)
     assert f"belongs to user {owner}, wanted {owner + 1}" in run()["msg"]
 
 
@@ -175,17 +175,16 @@ def test_a_run_killed_while_writing_leaves_nothing_that_matters(run: Run, tmp_pa
 
 
 def test_never_replaces_a_secret_that_appeared_meanwhile(
-    run: Run, tmp_path: Path, ansible_module: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, seal_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ansible_module("seal_commitment")
-    write = module.write_token
+    write = seal_files.write_token
 
     def somebody_is_faster(path: Path, token: str) -> None:
         path.write_text(GOOD + "\n")
         path.chmod(0o600)
         write(path, token)
 
-    monkeypatch.setattr(module, "write_token", somebody_is_faster)
+    monkeypatch.setattr(seal_files, "write_token", somebody_is_faster)
     assert run()["commitment"] == hashlib.sha256(GOOD.encode()).hexdigest()
     assert [entry.name for entry in tmp_path.iterdir()] == ["seal"]
 
@@ -206,11 +205,81 @@ def test_refuses_a_relative_path_and_a_folder_that_is_a_file(run: Run, tmp_path:
     assert "Not a directory" in run(path=str(tmp_path / "file" / "seal"))["msg"]
 
 
+def test_next_waits_beside_the_live_one_until_it_is_promoted(run: Run, tmp_path: Path) -> None:
+    live = run()
+    assert live["next_commitment"] == ""
+    planned = run(state="next", check=True)
+    assert (planned["changed"], planned["commitment"], planned["next_commitment"]) == (True, "", "")
+    assert not (tmp_path / "seal.next").exists()
+    made = run(state="next")
+    assert made["changed"]
+    assert made["commitment"] == made["next_commitment"] != live["commitment"]
+    assert made["diff"] == planned["diff"]
+    assert stat.S_IMODE((tmp_path / "seal.next").stat().st_mode) == 0o600
+    secret = (tmp_path / "seal.next").read_text()
+    again = run(state="next")  # of a run that was killed: the same secret, not another
+    assert (again["changed"], again["commitment"]) == (False, made["commitment"])
+    kept = run()
+    assert (kept["changed"], kept["commitment"]) == (False, live["commitment"])
+    assert kept["next_commitment"] == made["commitment"]
+    assert run(state="promoted", commitment=made["commitment"], check=True)["changed"]
+    assert (tmp_path / "seal.next").exists()
+    done = run(state="promoted", commitment=made["commitment"])
+    assert (done["changed"], done["commitment"], done["next_commitment"]) == (True, made["commitment"], "")
+    assert done["diff"]["after"] == {"live": "present, 0600", "next": "absent"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["seal"]
+    assert (tmp_path / "seal").read_text() == secret
+    twice = run(state="promoted", commitment=made["commitment"])
+    assert (twice["changed"], twice["commitment"]) == (False, made["commitment"])
+
+
+def test_promotes_only_what_the_chain_knows(run: Run, tmp_path: Path) -> None:
+    live, waiting = run(), run(state="next")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    result = run(state="promoted", commitment="ab" * 32)
+    assert result["failed"]
+    assert f"seal.next has {waiting['commitment']}" in result["msg"]
+    assert "Nothing was renamed" in result["msg"]
+    # The chain still knows the live one: the waiting one has to stay for the rotation to be finished.
+    assert not run(state="promoted", commitment=live["commitment"])["changed"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for wrong in (GOOD, "AB" * 32, ""):
+        result = run(state="promoted", commitment=wrong)
+        assert "wanted the 64 hex digits" in result["msg"]
+        assert GOOD not in json.dumps(result)
+    (tmp_path / "seal.next").unlink()
+    assert "seal.next has none" in run(state="promoted", commitment=waiting["commitment"])["msg"]
+    assert "commitment" in run(state="promoted", commitment=None)["msg"]
+    planned = run(state="promoted", commitment="", check=True)  # of a secret that isn't made yet
+    assert (planned["changed"], planned["commitment"]) == (True, "")
+
+
+def test_next_serves_a_host_that_lost_its_secret(run: Run, tmp_path: Path) -> None:
+    made = run(state="next")
+    run(state="promoted", commitment=made["commitment"])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["seal"]
+
+
+def test_refuses_a_next_secret_others_may_have_read(run: Run, tmp_path: Path) -> None:
+    made = run(state="next")
+    (tmp_path / "seal.next").chmod(0o644)
+    for state in ("next", "present", "promoted"):
+        assert "seal.next has mode 0644" in run(state=state, commitment=made["commitment"])["msg"]
+
+
+def test_absent_removes_what_a_rotation_left_too(run: Run, tmp_path: Path) -> None:
+    run()
+    run(state="next")
+    (tmp_path / ".seal.next.new").write_text("half")
+    assert run(state="absent")["changed"]
+    assert list(tmp_path.iterdir()) == []
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(st.text(max_size=60) | st.from_regex(r"seal_[A-Za-z0-9_-]{43}", fullmatch=True))
-def test_reads_exactly_what_everybody_else_reads(ansible_module: Any, text: str) -> None:
+def test_reads_exactly_what_everybody_else_reads(seal_files: Any, text: str) -> None:
     """The module has no access to k3s_daas.seal on a worker; the two must not drift apart."""
-    found = ansible_module("seal_commitment").parse_token(text.encode())
+    found = seal_files.parse_token(text.encode())
     try:
         wanted = seal.parse(text) if text == text.strip() else None
     except seal.InvalidSealToken:
@@ -218,21 +287,15 @@ def test_reads_exactly_what_everybody_else_reads(ansible_module: Any, text: str)
     assert found == wanted or (wanted is None and text.endswith("\n") and found == text[:-1])
 
 
-def test_needs_only_the_standard_library_of_python_3_9() -> None:
-    path = Path(__file__).parents[2] / "library" / "seal_commitment.py"
-    tree = ast.parse(path.read_text(), feature_version=(3, 9))
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-    assert imported - set(sys.stdlib_module_names) == {"ansible"}
+@pytest.mark.parametrize("name", ["library/seal_commitment.py", "module_utils/k3s_daas_seal.py"])
+def test_needs_only_the_standard_library_of_python_3_9(repository: Path, name: str) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse((repository / name).read_text(), feature_version=(3, 9))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").split(".")[0])
+    assert imported - set(sys.stdlib_module_names) <= {"ansible"}
 
 
 def test_runs_under_ansible_itself(tmp_path: Path, repository: Path) -> None:

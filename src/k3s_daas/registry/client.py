@@ -154,16 +154,17 @@ class Registry:
     ) -> Receipt:
         """Stake and mint seal tokens for all `workers` in one transaction: all of them or none. Workers in
         `mint` are staked already and get only their first seal token."""
-        return await self.chain.execute(self._stake(workers, withdrawal_address, mint))
+        return await self.chain.execute(self.staking(workers, withdrawal_address, mint))
 
     async def preview_stake(
         self, workers: Sequence[StakeRequest], withdrawal_address: str, mint: Sequence[StakeRequest] = ()
     ) -> Preview:
-        return await self.chain.simulate(self._stake(workers, withdrawal_address, mint))
+        return await self.chain.simulate(self.staking(workers, withdrawal_address, mint))
 
-    def _stake(
+    def staking(
         self, workers: Sequence[StakeRequest], withdrawal_address: str, mint: Sequence[StakeRequest] = ()
     ) -> Build:
+        """The transaction of `stake`, to simulate or execute."""
         tokens = [*workers, *mint]
         if not 0 < len(tokens) <= MAX_STAKE_BATCH:
             raise ValueError(
@@ -233,6 +234,34 @@ class Registry:
             tx.call(self._fn("k8s_gateway::revoke_owner_seal_token"), [self._registry(tx)])
 
         return await self.chain.execute(build)
+
+    def minting(self, steps: Sequence[tuple[str, StakeRequest]], scope: str) -> Build:
+        """A transaction that takes one step, "create", "rotate" or "revoke", for each seal token of `scope`
+        ("worker" or "owner"; an owner's is the wallet's own). `stake_mist` doesn't matter."""
+
+        async def build(tx: Transaction) -> None:
+            registry, clock = self._registry(tx), tx.object(CLOCK_ID, mutable=False)
+            for step, token in steps:
+                args = [registry]
+                if scope == "worker":
+                    args.append(tx.string(check_node_id(token.node_id)))
+                if step != "revoke":
+                    args += [tx.data(token.commitment), tx.u64(token.expires_at_ms), clock]
+                tx.call(self._fn(f"k8s_gateway::{step}_{scope}_seal_token"), args)
+
+        return build
+
+    def leaving(self, request: Sequence[str], withdraw: Sequence[str]) -> Build:
+        """A transaction that requests the unstake of some workers, then withdraws the stake of some."""
+
+        async def build(tx: Transaction) -> None:
+            registry, clock = self._registry(tx), tx.object(CLOCK_ID, mutable=False)
+            node = {name: tx.string(check_node_id(name)) for name in dict.fromkeys((*request, *withdraw))}
+            for function, node_ids in (("request_unstake", request), ("withdraw", withdraw)):
+                for name in node_ids:
+                    tx.call(self._fn(f"worker_registry::{function}"), [registry, node[name], clock])
+
+        return build
 
     async def request_unstake(self, node_id: str) -> Receipt:
         """Begin to leave; the stake is locked until the worker's unbonding window is over."""
@@ -324,8 +353,11 @@ class Registry:
 
     async def cancel_slash(self, node_id: str) -> Receipt:
         """Free a jailed worker (needs ArbiterCap)."""
-        cap = await self.cap("ArbiterCap")
-        return await self.chain.execute(self._worker_call("slashing::cancel_slash", node_id, cap))
+        return await self.chain.execute(await self.cancelling(node_id))
+
+    async def cancelling(self, node_id: str) -> Build:
+        """The transaction of `cancel_slash`, to simulate or execute."""
+        return self._worker_call("slashing::cancel_slash", node_id, await self.cap("ArbiterCap"))
 
     async def proposing(
         self, node_id: str, reason: int, evidence_hash: bytes, *, execute: bool = False

@@ -9,9 +9,10 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k3s_daas.chain.errors import ChainError
+from k3s_daas.registry.client import MAX_STAKE_BATCH
 from k3s_daas.registry.model import (
     RegistryConfig,
     SealTokenRecord,
@@ -20,7 +21,11 @@ from k3s_daas.registry.model import (
     WorkerStatus,
     check_node_id,
 )
+from k3s_daas.registry.operation import Operation, conditions_in_words, names, slash_conditions
 from k3s_daas.units import format_sui, parse_sui
+
+if TYPE_CHECKING:
+    from k3s_daas.registry.client import Registry
 
 _COMMITMENT = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _DAY_MS = 86_400_000
@@ -33,11 +38,13 @@ class CantStake(ChainError):
 
 @dataclass(frozen=True)
 class Wanted:
-    """A worker as the playbook wants it. `commitment` is None where check mode can't know it yet."""
+    """A worker as the playbook wants it. `commitment` is None where check mode can't know it yet;
+    `next_commitment` is that of a secret that waits on the host, of a rotation that was interrupted."""
 
     node_id: str
     commitment: bytes | None
-    stake_mist: int
+    stake_mist: int = 0
+    next_commitment: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,33 @@ class StakePlan:
     @property
     def stake_mist(self) -> int:
         return sum(request.stake_mist for request in self.stake)
+
+    def operation(
+        self,
+        registry: Registry,
+        config: RegistryConfig,
+        withdrawal_address: str,
+        batch: int = MAX_STAKE_BATCH,
+    ) -> Operation:
+        """In as few transactions as there can be; each is for all of its workers or for none."""
+        none: tuple[StakeRequest, ...] = ()
+        parts = [(self.stake[i : i + batch], none) for i in range(0, len(self.stake), batch)]
+        parts += [(none, self.mint[i : i + batch]) for i in range(0, len(self.mint), batch)]
+        if len(self.stake) + len(self.mint) <= batch:
+            parts = [(self.stake, self.mint)] if self.stake or self.mint else []
+        meaning = []
+        if self.stake:
+            meaning = [
+                f"Stakes {format_sui(self.stake_mist)} for {len(self.stake)} workers "
+                f"({names([one.node_id for one in self.stake])}) in registry {config.name!r}, to be paid "
+                "back to "
+                f"{withdrawal_address}.",
+                conditions_in_words(config),
+            ]
+        if self.mint:
+            meaning.append(f"Mints a first seal token for {names([one.node_id for one in self.mint])}.")
+        builds = [registry.staking(stake, withdrawal_address, mint) for stake, mint in parts]
+        return Operation(builds, self.stake_mist, 0, meaning, slash_conditions(config))
 
     def outcome(self, known: Mapping[str, Worker], owner: str) -> dict[str, dict[str, str]]:
         """What `describe` will say once the plan is carried out."""
@@ -87,9 +121,10 @@ def parse_wanted(
             raise CantStake(
                 f"Found no commitment for {node_id}, wanted the one seal_commitment returned on the host."
             )
-        own = entry.get("stake_mist")
+        own, waiting = entry.get("stake_mist"), str(entry.get("next_commitment") or "")
         amount = stake_mist if own is None else parse_sui(f"{own} MIST")
-        wanted.append(Wanted(node_id, parse_commitment(commitment) if commitment else None, amount))
+        known = [parse_commitment(text) if text else None for text in (commitment, waiting)]
+        wanted.append(Wanted(node_id, known[0], amount, known[1]))
     check_wanted(wanted)
     return wanted
 
@@ -141,8 +176,7 @@ def plan(
     stake, mint, present = [], [], []
     for worker in wanted:
         known = workers.get(worker.node_id)
-        # A stand-in for a secret that check mode can't know: as long, and different for each worker.
-        commitment = worker.commitment or hashlib.sha256(b"unknown " + worker.node_id.encode()).digest()
+        commitment = worker.commitment or placeholder(worker.node_id)
         request = StakeRequest(
             worker.node_id, commitment, worker.stake_mist, expiry(worker.node_id, now_ms, lifetime_days)
         )
@@ -161,6 +195,14 @@ def plan(
         elif (token := tokens.get(worker.node_id)) is None:
             if known.status != WorkerStatus.UNBONDING:
                 mint.append(request)
+        elif token.commitment == worker.next_commitment:
+            raise CantStake(
+                f"A rotation of worker {worker.node_id}'s seal token was interrupted: found the new "
+                "secret (generation "
+                f"{token.generation}) on-chain, and on the host still waiting. Run playbooks/rotate.yml, "
+                "which "
+                "finishes it."
+            )
         elif token.commitment != worker.commitment:
             found = worker.commitment.hex() if worker.commitment else "no secret"
             raise CantStake(
@@ -171,6 +213,11 @@ def plan(
         else:
             present.append(worker.node_id)
     return StakePlan(tuple(stake), tuple(mint), tuple(present))
+
+
+def placeholder(name: str) -> bytes:
+    """Stands for a commitment that check mode can't know: as long, and different for each name."""
+    return hashlib.sha256(b"unknown " + name.encode()).digest()
 
 
 def _check_stake(worker: Wanted, config: RegistryConfig) -> None:
@@ -198,13 +245,3 @@ def summary(status: str, owner: str, stake_mist: int) -> dict[str, str]:
 
 def describe(workers: Mapping[str, Worker]) -> dict[str, dict[str, str]]:
     return {name: summary(w.status.value, w.owner, w.stake_mist) for name, w in workers.items()}
-
-
-def slash_conditions(config: RegistryConfig) -> dict[str, Any]:
-    """What a staker agrees to; windows in ms."""
-    return {
-        "slash_share_percent": config.slash_share_bps / 100,
-        "slash_window_ms": config.slash_window_ms,
-        "unbonding_window_ms": config.unbonding_window_ms,
-        "reasons": ["conflicting heartbeats", "refused drain", "proven wrong result", "operator decision"],
-    }

@@ -1,0 +1,91 @@
+"""Deciding a slash: its next step, what it takes, and that no one wallet can both propose and judge."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from k3s_daas.chain.bcs import normalize_address
+from k3s_daas.chain.errors import ChainError, MoveAbort
+from k3s_daas.registry.client import MissingCap, Registry
+from k3s_daas.registry.model import Worker, WorkerStatus
+from k3s_daas.registry.operation import REASONS, Operation, duration, slash_conditions
+from k3s_daas.units import format_sui
+
+REASON_CODES = {"conflicting_heartbeats": 1, "refused_drain": 2, "wrong_result": 3, "operator_decision": 4}
+
+
+class CantSlash(ChainError):
+    """A slash that isn't possible, or by whom it may not be."""
+
+
+def check_separate(network: str, slasher: str, arbiter: str) -> None:
+    """Refuse one address for proposing slashes and for cancelling them, except on a localnet."""
+    if network != "localnet" and normalize_address(slasher) == normalize_address(arbiter):
+        raise CantSlash(
+            f"Found {slasher} as slasher and as arbiter on {network}, wanted two addresses: whoever holds "
+            "both keys "
+            "takes any worker's stake and nobody can stop it. Give the ArbiterCap to an address of "
+            "somebody else."
+        )
+
+
+async def plan_slash(
+    registry: Registry,
+    worker: Worker,
+    state: Literal["proposed", "cancelled", "executed"],
+    reason: int,
+    evidence_hash: bytes,
+) -> tuple[str, Operation]:
+    """(status afterwards, what to send). CantSlash, MissingCap, or the contract's refusal as MoveAbort."""
+    now, jailed = worker.status.value, worker.status == WorkerStatus.JAILED
+    if state == "cancelled":
+        if worker.status == WorkerStatus.SLASHED:
+            raise CantSlash(
+                f"Worker {worker.node_id} is slashed, which is final: there is nothing left to cancel."
+            )
+        if worker.proposal is None:
+            return now, Operation()
+        meaning = [f"Cancels the slash of {worker.node_id}, which is {worker.proposal.previous} again."]
+        return worker.proposal.previous.value, Operation(
+            [await registry.cancelling(worker.node_id)], meaning=meaning
+        )
+    if worker.status == WorkerStatus.SLASHED or (jailed and state == "proposed"):
+        return now, Operation()
+    share = worker.stake_mist * worker.slash_share_bps // 10_000
+    takes = f"takes {format_sui(share)} of the {format_sui(worker.stake_mist)} that {worker.node_id} staked"
+    if jailed:
+        build = registry.executing(worker.node_id)
+        try:
+            await registry.chain.simulate(build)  # the contract knows best whether the window is over
+        except MoveAbort as error:
+            if error.name != "ESlashWindowOpen":
+                raise
+            return now, Operation()
+        meaning = [f"Executes the slash, which {takes}. This is final."]
+        return "slashed", Operation([build], meaning=meaning, conditions=slash_conditions(worker))
+    await _check_wallet(registry)
+    at_once = state == "executed" and worker.slash_window_ms == 0
+    meaning = [
+        f"Proposes a slash of {worker.node_id} for {REASONS[reason - 1]}: it is jailed and its node cordoned."
+    ]
+    meaning.append(
+        f"Executes it at once, which {takes}. This is final."
+        if at_once
+        else f"Executed {duration(worker.slash_window_ms)} from now at the earliest, by anybody, it "
+        f"{takes}. Until "
+        "then the arbiter can cancel it."
+    )
+    build = await registry.proposing(worker.node_id, reason, evidence_hash, execute=at_once)
+    operation = Operation([build], meaning=meaning, conditions=slash_conditions(worker))
+    return ("slashed" if at_once else "jailed"), operation
+
+
+async def _check_wallet(registry: Registry) -> None:
+    """The one who proposes must not be the one who judges, whatever the inventory says."""
+    await registry.cap("SlasherCap")
+    try:
+        await registry.cap("ArbiterCap")
+    except MissingCap:
+        return
+    wallet = registry.chain.require_address()
+    check_separate(registry.chain.network, wallet, wallet)
