@@ -43,6 +43,11 @@ def next_path(path):
     return path.with_name(path.name + ".next")
 
 
+def temporary_path(path):
+    """Where a secret is written before it gets its name."""
+    return path.with_name(f".{path.name}.new")
+
+
 def read_token(path):
     """The secret at `path`, None when there is no file. Refused when it is unsafe or malformed."""
     try:
@@ -105,9 +110,7 @@ def write_token(path, token):
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True)
         path.parent.chmod(0o755)  # whatever the umask: services read other files in here
-    temporary = path.with_name(f".{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()  # of a run that was killed: nobody has seen that secret
+    temporary = temporary_path(path)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:
@@ -124,6 +127,10 @@ def write_token(path, token):
 
 def ensure_token(path, check_mode):
     """(changed, commitment) of there being a secret at `path`; one that is there is never replaced."""
+    if not check_mode:
+        # Of a run that was killed: a secret that nobody has seen, or a second name of the one at `path`.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            temporary_path(path).unlink()
     found = commitment_at(path)
     if found:
         return False, found
@@ -161,7 +168,7 @@ def promote(path, commitment, check_mode):
 def remove(path, check_mode):
     """Whether there was anything of the secret at `path`, or of its successor, to remove."""
     files = [path, next_path(path)]
-    files += [file.with_name(f".{file.name}.new") for file in files]
+    files += [temporary_path(file) for file in files]
     found = [file for file in files if os.path.lexists(file)]
     for file in found if not check_mode else ():
         file.unlink()
