@@ -1,18 +1,19 @@
 #!/usr/bin/python
 # Copyright the K3s-DaaS authors
 # SPDX-License-Identifier: Apache-2.0
-"""Publish the Move package, or find it published."""
+"""Publish the Move package, find it published, or upgrade it."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: sui_package
-short_description: Publish a Move package once
+short_description: Publish a Move package once, and upgrade it
 version_added: "0.1.0"
 description:
   - Compiles a Move package and publishes it, unless the wallet's address already holds the UpgradeCap of a
     package with the very same bytecode.
+  - Upgrades a package only when told so, with V(latest), and only where its bytecode differs.
   - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   path:
@@ -28,10 +29,17 @@ options:
     choices: [auto, sui, localnet]
     default: auto
   state:
-    description: A published package can't be taken back.
+    description:
+      - V(present) publishes where the very same bytecode isn't published yet.
+      - V(latest) upgrades the package of O(package_id) to the bytecode of the sources, and publishes where
+        there is no O(package_id). The package's users change over with C(migrate), see M(sui_registry).
+      - A published package can't be taken back.
     type: str
-    choices: [present]
+    choices: [present, latest]
     default: present
+  package_id:
+    description: With V(latest), any version of the package to upgrade. Empty where there is none yet.
+    type: str
   network:
     description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
     type: str
@@ -75,11 +83,29 @@ EXAMPLES = r"""
     key_file: ~/.k3s-daas/operator.key
   delegate_to: localhost
   register: package
+
+- name: Upgrade them to what the sources have become
+  sui_package:
+    path: "{{ playbook_dir }}/../move/k3s_daas"
+    state: latest
+    package_id: "{{ package.package_id }}"
+    network: localnet
+    endpoints: [http://127.0.0.1:9000]
+    key_file: ~/.k3s-daas/operator.key
+  delegate_to: localhost
 """
 
 RETURN = r"""
 package_id:
   description: Id of the package; V(published by this run) in check mode when it isn't there yet.
+  type: str
+  returned: success
+original_package_id:
+  description: Id of its first version, which names its types for ever.
+  type: str
+  returned: success
+upgraded_from:
+  description: Id of the version that this run upgraded, or would; empty when it upgraded nothing.
   type: str
   returned: success
 compiler:
@@ -90,61 +116,84 @@ bytecode_digest:
   description: Digest of the compiled package in hex.
   type: str
   returned: success
-digest:
-  description: Transaction that published it; empty when it was found or in check mode.
-  type: str
+preview:
+  description:
+    - What the operator agrees to, also in check mode. C(summary) says it in sentences, who can upgrade the
+      package among them; the rest in figures.
+  type: dict
+  returned: success
+digests:
+  description: The transactions that were sent.
+  type: list
+  elements: str
   returned: success
 gas_mist:
-  description: What publishing cost, or would cost, in MIST.
+  description: What they cost, or in check mode would cost, in MIST.
   type: int
   returned: success
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import CONNECTION_SPEC, KEY_SPEC, PLANNED, Refused, connect, run
+from ansible.module_utils.k3s_daas_chain import (
+    CONNECTION_SPEC,
+    KEY_SPEC,
+    PLANNED,
+    Refused,
+    connect,
+    is_planned,
+    perform,
+    run,
+)
 
 try:
     from k3s_daas.registry.compiler import compile_package
-    from k3s_daas.registry.deploy import find_package, preview_publish, publish
+    from k3s_daas.registry.deploy import plan_package
 except ImportError:
     pass  # run() reports it
 
 
-async def work(module):
+def compiled(module):
+    """(package, compiler) of the sources."""
     wanted, network = module.params["compiler"], module.params["network"]
     package, compiler = compile_package(module.params["path"], "sui" if network == "mainnet" else wanted)
     if network == "mainnet" and wanted == "localnet":
         raise Refused("Found compiler localnet on mainnet, wanted sui: only Sui's own tool is trusted there.")
     if network == "testnet" and compiler == "localnet":
         module.warn("The package was compiled against generated framework stubs: use the sui CLI to be sure.")
-    result = {
-        "changed": False,
-        "compiler": compiler,
-        "bytecode_digest": package.digest.hex(),
-        "digest": "",
-        "gas_mist": 0,
-    }
+    return package, compiler
+
+
+async def work(module):
+    package, compiler = compiled(module)
+    upgrade = module.params["state"] == "latest" and not is_planned(module.params["package_id"])
     async with await connect(module) as chain:
-        found = await find_package(chain, chain.address, package.modules)
+        known = module.params["package_id"] if upgrade else None
+        found, newer, operation = await plan_package(chain, package, known)
+        result, _, created = await perform(module, chain, operation, with_created=True)
+        now = created.get("package", [PLANNED])[0] if operation.builds else found.id
+        before = {}
         if found is not None:
-            result["package_id"] = found
-        elif module.check_mode:
-            preview = await preview_publish(chain, package)
-            result |= {"changed": True, "package_id": PLANNED, "gas_mist": preview.gas_mist}
-        else:
-            package_id, receipt = await publish(chain, package)
-            result |= {"changed": True, "package_id": package_id, "digest": receipt.digest}
-            result["gas_mist"] = receipt.gas_mist
-    after = {"package_id": result["package_id"], "bytecode_digest": package.digest.hex()}
-    result["diff"] = {"before": {} if result["changed"] else after, "after": after}
-    return result
+            before = {"package_id": found.id, "bytecode_digest": "another" if newer else package.digest.hex()}
+        original = found.original_id if found else now
+        return result | {
+            "package_id": now,
+            "original_package_id": original,
+            "upgraded_from": found.id if newer else "",
+            "compiler": compiler,
+            "bytecode_digest": package.digest.hex(),
+            "diff": {
+                "before": before,
+                "after": {"package_id": now, "bytecode_digest": package.digest.hex()},
+            },
+        }
 
 
 def main():
     spec = {
         "path": {"type": "path", "required": True},
         "compiler": {"type": "str", "choices": ["auto", "sui", "localnet"], "default": "auto"},
-        "state": {"type": "str", "choices": ["present"], "default": "present"},
+        "state": {"type": "str", "choices": ["present", "latest"], "default": "present"},
+        "package_id": {"type": "str"},
     }
     run(AnsibleModule(argument_spec=spec | CONNECTION_SPEC | KEY_SPEC, supports_check_mode=True), work)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright the K3s-DaaS authors
 # SPDX-License-Identifier: Apache-2.0
-"""Create the registry of a fleet, or find it."""
+"""Create the registry of a fleet, or find it, and migrate it to an upgraded package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ version_added: "0.1.0"
 description:
   - Creates a registry, unless the wallet's address already administers one of that name in the package.
   - What a registry was created with can't be changed. Only the list of allowed owners can.
-  - Its four capabilities (admin, operator, slasher, arbiter) go to the wallet's address.
+  - Its four capabilities (admin, operator, slasher, arbiter) go to the wallet's address; see M(sui_caps).
+  - A registry of an older version of the package is migrated to that of O(package_id), which older versions
+    can't use any more.
   - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   name:
@@ -116,6 +118,14 @@ package_id:
   description: The package it belongs to.
   type: str
   returned: success
+original_package_id:
+  description: The package's first version where it was upgraded since, otherwise empty.
+  type: str
+  returned: success
+migrated:
+  description: Whether the registry was migrated, or would be.
+  type: bool
+  returned: success
 digests:
   description: Transactions that were sent.
   type: list
@@ -140,8 +150,8 @@ from ansible.module_utils.k3s_daas_chain import (
 
 try:
     from k3s_daas.chain.bcs import normalize_address
-    from k3s_daas.registry import Deployment, Registry, RegistryParams, create_registry, find_registry
-    from k3s_daas.registry.deploy import creating_registry
+    from k3s_daas.registry import Registry, RegistryParams, create_registry, find_registry
+    from k3s_daas.registry.deploy import creating_registry, find_migration
     from k3s_daas.units import parse_sui
 except ImportError:
     pass  # run() reports it
@@ -185,20 +195,22 @@ async def work(module):
     after = {"registry_id": PLANNED, "allowed_owners": sorted(owners or ())}
     after |= {name: getattr(wanted, name) for name in FIXED}
     result = {"changed": True, "package_id": package_id, "registry_id": PLANNED, "digests": [], "gas_mist": 0}
-    result["diff"] = {"before": {}, "after": after}
+    result |= {"original_package_id": "", "migrated": False, "diff": {"before": {}, "after": after}}
     if not published:
         return result
     async with await connect(module) as chain:
         deployment = await find_registry(chain, chain.address, wanted.name, package_id)
         found = deployment and deployment.registry_id
-        allowed = set()
+        allowed, migration = set(), None
         if found is not None:
-            config = await Registry(chain, Deployment(package_id, found)).config()
+            registry = Registry(chain, deployment)
+            config, migration = await registry.config(), await find_migration(registry)
             compare(config, wanted)
             allowed = set(config.allowed_owners)
             after |= {"registry_id": found, "allowed_owners": sorted(allowed if owners is None else owners)}
             before = after | {"allowed_owners": sorted(allowed)}
-            result |= {"changed": before != after, "registry_id": found}
+            changed = before != after or migration is not None
+            result |= {"changed": changed, "registry_id": found, "migrated": migration is not None}
             result["diff"]["before"] = before
         elif module.check_mode:
             result["gas_mist"] = (await chain.simulate(creating_registry(package_id, wanted))).gas_mist
@@ -206,11 +218,15 @@ async def work(module):
             deployment, receipt = await create_registry(chain, package_id, wanted)
             result["registry_id"] = after["registry_id"] = found = deployment.registry_id
             result |= {"digests": [receipt.digest], "gas_mist": receipt.gas_mist}
+        receipts = []
+        if migration is not None and not module.check_mode:
+            receipts.append(await chain.execute(migration))
         if owners is not None and owners != allowed and not module.check_mode:
-            registry = Registry(chain, Deployment(package_id, found))
-            receipt = await registry.set_allowed_owners(owners - allowed, allowed - owners)
-            result["digests"].append(receipt.digest)
-            result["gas_mist"] += receipt.gas_mist
+            registry = Registry(chain, deployment)
+            receipts.append(await registry.set_allowed_owners(owners - allowed, allowed - owners))
+        result["digests"] += [receipt.digest for receipt in receipts]
+        result["gas_mist"] += sum(receipt.gas_mist for receipt in receipts)
+        result["original_package_id"] = (deployment.original_id if deployment else None) or ""
     return result
 
 

@@ -30,6 +30,9 @@ options:
   package_id:
     description: Id of the published package. In check mode it may be empty or V(published by this run).
     type: str
+  original_package_id:
+    description: Id of the package's first version, where it was upgraded since.
+    type: str
   registry_id:
     description: Id of the registry. In check mode it may be empty or V(published by this run).
     type: str
@@ -94,6 +97,10 @@ package_id:
   description: The package of the registry; empty when there is none.
   type: str
   returned: success
+original_package_id:
+  description: The package's first version where it was upgraded since, otherwise empty.
+  type: str
+  returned: success
 registry_id:
   description: The registry; empty when there is none.
   type: str
@@ -117,17 +124,17 @@ chain:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import CONNECTION_SPEC, connect, registry_ids, run
+from ansible.module_utils.k3s_daas_chain import CONNECTION_SPEC, connect, open_registry, registry_ids, run
 
 try:
-    from k3s_daas.registry import Deployment, Registry, check_node_id, find_registry
+    from k3s_daas.registry import Registry, check_node_id, find_registry
     from k3s_daas.registry.render import to_json
 except ImportError:
     pass  # run() reports it
 
 
 NOTHING = {"exists": False, "package_id": "", "registry_id": "", "registry": {}, "master": None}
-NOTHING |= {"workers": {}, "chain": {}, "changed": False}
+NOTHING |= {"original_package_id": "", "workers": {}, "chain": {}, "changed": False}
 
 
 async def work(module):
@@ -141,7 +148,7 @@ async def work(module):
         deployment = (
             await find_registry(chain, chain.address, module.params["name"])
             if by_name
-            else Deployment(module.params["package_id"], module.params["registry_id"])
+            else open_registry(module, chain).deployment
         )
         if deployment is None:
             return NOTHING
@@ -161,6 +168,7 @@ async def read(chain, deployment, names):
         "changed": False,
         "exists": True,
         "package_id": deployment.package_id,
+        "original_package_id": deployment.original_id or "",
         "registry_id": deployment.registry_id,
         "registry": to_json(config),
         "master": to_json(config.master),
@@ -177,6 +185,7 @@ def main():
         "name": {"type": "str"},
         "key_file": {"type": "path", "no_log": False},
         "package_id": {"type": "str"},
+        "original_package_id": {"type": "str"},
         "registry_id": {"type": "str"},
         "node_ids": {"type": "list", "elements": "str"},
     }

@@ -93,19 +93,20 @@ def open_registry(module: AnsibleModule, chain: Any) -> Any:
     return Registry(chain, Deployment(package_id, registry_id, original or None))
 
 
-async def perform(module: AnsibleModule, chain: Any, operation: Any) -> tuple[dict[str, Any], list[Any]]:
+async def perform(module: AnsibleModule, chain: Any, operation: Any, *, with_created: bool = False) -> Any:
     """(result, events) of an operation: simulated always, sent unless in check mode.
 
     The result has `changed`, `preview`, `digests` and `gas_mist`; in check mode events and gas are those of
-    the simulation.
+    the simulation. `with_created` adds the ids of what was created, by type.
     """
     planned = await estimate(chain, operation)
     result = {"changed": bool(operation.builds), "preview": planned.preview, "digests": []}
     result["gas_mist"] = planned.preview["gas_estimate_mist"]
     if module.check_mode or not operation.builds:
-        return result, planned.events
+        return (result, planned.events, {}) if with_created else (result, planned.events)
     done = await carry_out(chain, operation)
-    return result | {"digests": done.digests, "gas_mist": done.gas_mist}, done.events
+    result |= {"digests": done.digests, "gas_mist": done.gas_mist}
+    return (result, done.events, done.created) if with_created else (result, done.events)
 
 
 def run(module: AnsibleModule, work: Callable[[AnsibleModule], Awaitable[dict[str, Any]]]) -> None:

@@ -42,7 +42,7 @@ async def test_package_is_published_once(new_operator: Any, repository: Path) ->
     arguments = {"path": str(repository / "move" / "k3s_daas"), "compiler": "localnet"}
     planned = await operator("sui_package", check=True, **arguments)
     assert not planned["failed"], planned
-    assert (planned["changed"], planned["package_id"], planned["digest"]) == (True, PLANNED, "")
+    assert (planned["changed"], planned["package_id"], planned["digests"]) == (True, PLANNED, [])
     assert planned["gas_mist"] > 0
     assert planned["diff"]["before"] == {}
     held = await operator.chain.balance(operator.chain.address)
@@ -50,7 +50,10 @@ async def test_package_is_published_once(new_operator: Any, repository: Path) ->
     made = await operator("sui_package", **arguments)
     assert made["changed"]
     assert made["compiler"] == "localnet"
-    assert made["digest"]
+    assert len(made["digests"]) == 1
+    assert f"that is {operator.chain.address}" in made["preview"]["summary"][1].replace(
+        "that is\n", "that is "
+    )
     assert made["gas_mist"] == planned["gas_mist"]
     assert await operator.chain.balance(operator.chain.address) == held - made["gas_mist"]
     assert set(await operator.chain.package_modules(made["package_id"])) >= {"worker_registry", "slashing"}
@@ -424,6 +427,52 @@ async def test_a_fresh_inventory_can_be_planned(new_operator: Any) -> None:
         assert "Only check mode plans with ids" in result["msg"]
 
 
+# -- sui_caps ----------------------------------------------------------------------------------------------
+
+
+async def test_caps_are_handed_on_once(fleet: Operator, new_operator: Any) -> None:
+    slasher, arbiter, stranger = [await new_operator() for _ in range(3)]
+    slasher.ids = arbiter.ids = stranger.ids = fleet.ids
+    wanted = {"slasher": slasher.chain.address, "arbiter": arbiter.chain.address}
+    planned = await fleet("sui_caps", check=True, **wanted)
+    assert (planned["changed"], planned["digests"]) == (True, []), planned
+    assert f"Gives the ArbiterCap to {arbiter.chain.address}" in planned["preview"]["summary"][1]
+    assert planned["diff"]["before"]["SlasherCap"] == fleet.chain.address
+    done = await fleet("sui_caps", **wanted)
+    assert (len(done["digests"]), done["diff"]) == (1, planned["diff"])
+    assert done["holders"] == {
+        "SlasherCap": slasher.chain.address,
+        "ArbiterCap": arbiter.chain.address,
+    }
+    before = await fleet.sent()
+    for check in (False, True):
+        again = await fleet("sui_caps", check=check, **wanted)
+        assert (again["changed"], again["holders"]) == (False, done["holders"])
+    assert not (await fleet("sui_caps"))["changed"]
+    assert await fleet.sent() == before
+    elsewhere = await fleet("sui_caps", slasher=stranger.chain.address)
+    assert "Only its holder can hand it on" in elsewhere["msg"]
+    back = await fleet("sui_caps", slasher=fleet.chain.address)
+    assert "Neither the wallet" in back["msg"]
+    await fleet("sui_stake", workers=[worker("worker-1")])
+    assert "holds no SlasherCap" in (await fleet("sui_slash", node_id="worker-1"))["msg"]
+    assert (await slasher("sui_slash", node_id="worker-1", state="proposed"))["status"] == "jailed"
+    assert "holds no ArbiterCap" in (await slasher("sui_slash", node_id="worker-1", state="cancelled"))["msg"]
+    assert (await arbiter("sui_slash", node_id="worker-1", state="cancelled"))["status"] == "pending"
+
+
+async def test_caps_keep_slasher_and_arbiter_apart_except_on_a_localnet(fleet: Operator) -> None:
+    same = {"slasher": "0xA", "arbiter": "0x" + "0" * 63 + "a"}
+    public = {"network": "testnet", "endpoints": ["https://127.0.0.1:1"]}
+    for names in (same, {}, {"slasher": fleet.chain.address}, {"arbiter": fleet.chain.address}):
+        result = await fleet("sui_caps", **public, **names)
+        assert "as slasher and as arbiter on testnet, wanted two addresses" in result["msg"], names
+    assert (await fleet("sui_caps", check=True, **same))["changed"]
+    planned = await fleet("sui_caps", check=True, slasher="0xb", package_id="", registry_id="")
+    assert (planned["changed"], planned["gas_mist"]) == (True, None)
+    assert "wanted a Sui address" in (await fleet("sui_caps", slasher="me"))["msg"]
+
+
 # -- sui_registry_info -------------------------------------------------------------------------------------
 
 
@@ -642,7 +691,7 @@ async def test_nobody_both_proposes_and_judges_outside_of_a_localnet(
     for state in ("proposed", "executed"):
         for check in (False, True):
             result = await fleet("sui_slash", check=check, node_id="worker-1", state=state)
-            assert result["error"] == "CantSlash"
+            assert result["error"] == "WrongHolder"
             assert "as slasher and as arbiter on testnet, wanted two addresses" in result["msg"]
     cap = await fleet.registry.cap("ArbiterCap")
 

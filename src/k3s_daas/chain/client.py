@@ -12,7 +12,7 @@ from k3s_daas.chain.errors import InvalidEndpoint, InvalidKey, ObjectNotFound
 from k3s_daas.chain.execute import SUI_COIN, Executor, batch_get, owned
 from k3s_daas.chain.follow import Follower
 from k3s_daas.chain.keys import Key
-from k3s_daas.chain.model import CheckpointEvents, Object, Preview, Receipt
+from k3s_daas.chain.model import CheckpointEvents, Object, Package, Preview, Receipt
 from k3s_daas.chain.transaction import Build
 from k3s_daas.chain.transport import SERVICE_INFO, Link, NotFound, Transport, mask, rpc
 
@@ -161,12 +161,19 @@ class SuiClient:
 
     async def package_modules(self, package_id: str) -> dict[str, bytes]:
         """Bytecode of a package by module name; ObjectNotFound when there is no such package."""
+        return (await self.package(package_id)).modules
+
+    async def package(self, package_id: str) -> Package:
+        """One version of a package; ObjectNotFound when there is no such package."""
         request = rpc.GetPackageRequest(package_id=bcs.normalize_address(package_id))
         try:
             answer = await self._transport.call("GetPackage", lambda link: link.packages.get_package, request)
         except NotFound:
             raise ObjectNotFound(package_id, "package") from None
-        return {module.name: bytes(module.contents) for module in answer.package.modules}
+        found = answer.package
+        modules = {module.name: bytes(module.contents) for module in found.modules}
+        storage, original = bcs.normalize_address(package_id), found.original_id or package_id
+        return Package(storage, bcs.normalize_address(original), int(found.version or 1), modules)
 
     # -- transactions --------------------------------------------------------------------------------------
 

@@ -22,6 +22,17 @@ class Object:
 
 
 @dataclass(frozen=True)
+class Package:
+    """Published code. After an upgrade `id` is the new version's, `original_id` still the first one's: types
+    and bytecode go on naming that. `modules` is bytecode by name."""
+
+    id: str
+    original_id: str
+    version: int
+    modules: dict[str, bytes]
+
+
+@dataclass(frozen=True)
 class Event:
     """One Move event; (digest, index) identifies it for ever. `type` has 0x + 64 hex addresses."""
 

@@ -66,7 +66,15 @@ class Publish:
     dependencies: tuple[str, ...]
 
 
-Command = Call | Split | Merge | Transfer | Publish
+@dataclass(frozen=True)
+class Upgrade:
+    modules: tuple[bytes, ...]
+    dependencies: tuple[str, ...]
+    package: str
+    ticket: Arg
+
+
+Command = Call | Split | Merge | Transfer | Publish | Upgrade
 
 
 class Transaction:
@@ -148,6 +156,13 @@ class Transaction:
     def publish(self, modules: Sequence[bytes], dependencies: Sequence[str]) -> Arg:
         """Publish compiled bytecode; the result is the UpgradeCap, which has to be transferred."""
         return self._command(Publish(tuple(modules), tuple(map(bcs.normalize_address, dependencies))))
+
+    def upgrade(
+        self, modules: Sequence[bytes], dependencies: Sequence[str], package: str, ticket: Arg
+    ) -> Arg:
+        """Publish bytecode as the next version of `package`; the result is the receipt to commit."""
+        ids = tuple(map(bcs.normalize_address, dependencies))
+        return self._command(Upgrade(tuple(modules), ids, bcs.normalize_address(package), ticket))
 
     def _input(self, value: Pure | ObjectInput) -> Arg:
         self.inputs.append(value)

@@ -14,7 +14,7 @@ import base58
 
 from k3s_daas.chain import bcs
 from k3s_daas.chain.errors import ObjectNotFound
-from k3s_daas.chain.transaction import Arg, Call, Command, Merge, Pure, Split, Transaction, Transfer
+from k3s_daas.chain.transaction import Arg, Call, Command, Merge, Publish, Pure, Split, Transaction, Transfer
 
 # Variant numbers, in the order of Sui's enums.
 _V1 = _PROGRAMMABLE = _NO_EXPIRATION = b"\0"
@@ -22,6 +22,7 @@ _PURE, _OBJECT = b"\0", b"\1"
 _OWNED, _SHARED = b"\0", b"\1"
 _GAS_COIN, _INPUT, _RESULT, _NESTED_RESULT = b"\0", b"\1", b"\2", b"\3"
 _MOVE_CALL, _TRANSFER, _SPLIT, _MERGE, _PUBLISH = b"\0", b"\1", b"\2", b"\3", b"\4"
+_UPGRADE = b"\6"
 
 
 @dataclass(frozen=True)
@@ -128,5 +129,8 @@ def _command(command: Command, offset: int) -> bytes:
         case Merge():
             return _MERGE + one(command.into) + many(command.coins)
         case _:
-            modules = bcs.vector(map(bcs.data, command.modules))
-            return _PUBLISH + modules + bcs.vector(map(bcs.address, command.dependencies))
+            code = bcs.vector(map(bcs.data, command.modules))
+            code += bcs.vector(map(bcs.address, command.dependencies))
+            if isinstance(command, Publish):
+                return _PUBLISH + code
+            return _UPGRADE + code + bcs.address(command.package) + one(command.ticket)

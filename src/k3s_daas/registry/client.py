@@ -283,6 +283,15 @@ class Registry:
 
         return await self.chain.execute(build)
 
+    async def migrating(self) -> Build:
+        """A transaction that brings the registry to this package's version after an upgrade (AdminCap)."""
+        cap = await self.cap("AdminCap")
+
+        async def build(tx: Transaction) -> None:
+            tx.call(self._fn("worker_registry::migrate"), [self._registry(tx), tx.object(cap)])
+
+        return build
+
     # -- master --------------------------------------------------------------------------------------------
 
     async def appoint_master(self, account: str, gas_mist: int = 0) -> Receipt:
@@ -380,18 +389,23 @@ class Registry:
     async def cap(self, kind: str) -> str:
         """Id of the wallet's `kind` ("AdminCap", "MasterCap", …) of this registry; MissingCap without one."""
         if kind not in self._caps:
-            best: tuple[int, str] | None = None
-            type_ = f"{self.deployment.types_id}::worker_registry::{kind}"
-            async for found in self.chain.owned_objects(self._address(), type_):
-                if found.json.get("registry") == self.deployment.registry_id:
-                    # A re-appointed master holds one cap per epoch; only the newest opens anything.
-                    best = max(best or (-1, ""), (int(found.json.get("epoch", 0)), found.id))
-            if best is None:
+            found = await self.find_cap(kind, self._address())
+            if found is None:
                 raise MissingCap(kind, self._address(), self.deployment.registry_id)
             if kind == "MasterCap":
-                return best[1]  # not kept: the next appointment makes another
-            self._caps[kind] = best[1]
+                return found  # not kept: the next appointment makes another
+            self._caps[kind] = found
         return self._caps[kind]
+
+    async def find_cap(self, kind: str, holder: str) -> str | None:
+        """Id of the newest `kind` of this registry that an address holds."""
+        best: tuple[int, str] | None = None
+        type_ = f"{self.deployment.types_id}::worker_registry::{kind}"
+        async for found in self.chain.owned_objects(holder, type_):
+            if found.json.get("registry") == self.deployment.registry_id:
+                # A re-appointed master holds one cap per epoch; only the newest opens anything.
+                best = max(best or (-1, ""), (int(found.json.get("epoch", 0)), found.id))
+        return None if best is None else best[1]
 
     def _worker_call(self, function: str, node_id: str, *caps: str) -> Build:
         check_node_id(node_id)

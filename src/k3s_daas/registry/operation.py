@@ -52,6 +52,7 @@ class Done:
     digests: list[str]
     gas_mist: int
     events: list[Event]
+    created: dict[str, list[str]]
 
 
 async def estimate(chain: SuiClient, operation: Operation) -> Estimate:
@@ -94,10 +95,15 @@ def preview(operation: Operation, address: str, before_mist: int, gas_mist: int 
 async def carry_out(chain: SuiClient, operation: Operation) -> Done:
     """Send its transactions, one after the other. What a failure leaves undone, the next run finds undone."""
     receipts = [await chain.execute(build) for build in operation.builds]
+    created: dict[str, list[str]] = {}
+    for receipt in receipts:
+        for kind, ids in receipt.created.items():
+            created.setdefault(kind, []).extend(ids)
     return Done(
         [receipt.digest for receipt in receipts],
         sum(receipt.gas_mist for receipt in receipts),
         [event for receipt in receipts for event in receipt.events],
+        created,
     )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from k3s_daas.chain.bcs import normalize_address
 from k3s_daas.chain.errors import ChainError, MoveAbort
+from k3s_daas.registry.caps import check_separate
 from k3s_daas.registry.client import MissingCap, Registry
 from k3s_daas.registry.model import Worker, WorkerStatus
 from k3s_daas.registry.operation import REASONS, Operation, duration, slash_conditions
@@ -16,17 +16,6 @@ REASON_CODES = {"conflicting_heartbeats": 1, "refused_drain": 2, "wrong_result":
 
 class CantSlash(ChainError):
     """A slash that isn't possible, or by whom it may not be."""
-
-
-def check_separate(network: str, slasher: str, arbiter: str) -> None:
-    """Refuse one address for proposing slashes and for cancelling them, except on a localnet."""
-    if network != "localnet" and normalize_address(slasher) == normalize_address(arbiter):
-        raise CantSlash(
-            f"Found {slasher} as slasher and as arbiter on {network}, wanted two addresses: whoever holds "
-            "both keys "
-            "takes any worker's stake and nobody can stop it. Give the ArbiterCap to an address of "
-            "somebody else."
-        )
 
 
 async def plan_slash(
