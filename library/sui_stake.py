@@ -15,8 +15,9 @@ description:
     in one transaction for up to 200 workers, for all of them or for none; more take more transactions.
   - A worker that is there is left alone, after checking that it is ours and that its host holds the secret
     that the chain knows. So a run that was killed at any point can be run again and pays nothing twice.
-  - Takes workers out in two steps, the request and the withdrawal after the unbonding window.
-  - Runs on the control node, with the Python that has k3s-daas installed.
+  - Adds to a stake that is less than it is to be, and never takes any away.
+  - Takes workers out in two steps, the request and the withdrawal after the unbonding window. Runs on the
+    control node, with the Python that has k3s-daas installed.
 options:
   workers:
     description:
@@ -38,8 +39,7 @@ options:
     type: str
     default: "1"
   withdrawal_address:
-    description:
-      - Where stakes are paid out to, fixed when staking. The wallet's own address when not given.
+    description: Where stakes are paid out to, fixed when staking. The wallet's own address when not given.
     type: str
   token_lifetime_days:
     description:
@@ -69,8 +69,7 @@ options:
     elements: str
     required: true
   chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
+    description: Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
     type: str
   timeout_s:
     description: Seconds one call may take.
@@ -123,6 +122,10 @@ staked:
   type: list
   elements: str
   returned: success
+added:
+  description: MIST added, or to be added, to the stake of a worker that had less.
+  type: dict
+  returned: success
 withdrawable_at_ms:
   description: When the stake of each worker that isn't paid out yet can be, in ms since 1970.
   type: dict
@@ -162,22 +165,24 @@ try:
     from k3s_daas.chain.bcs import normalize_address
     from k3s_daas.registry import staking
     from k3s_daas.registry.leaving import plan_exit, time_for_leaving
-    from k3s_daas.registry.operation import Operation, names, preview
+    from k3s_daas.registry.operation import preview
     from k3s_daas.registry.render import to_json
-    from k3s_daas.units import format_sui, parse_sui
+    from k3s_daas.units import parse_sui
 except ImportError:
     pass  # run() reports it
+
+
+NOTHING = {"staked": [], "added": {}, "withdrawable_at_ms": {}}
 
 
 async def planned(module, wanted):
     """Check mode before the registry exists: everything is to be staked, as far as can be known."""
     async with await connect(module) as chain:
         balance, owner = await chain.balance(chain.address), chain.address
-    locked, ids = sum(worker.stake_mist for worker in wanted), [worker.node_id for worker in wanted]
-    meaning = [f"Stakes {format_sui(locked)} for {len(ids)} workers ({names(ids)})."]
-    shown = preview(Operation(locks_mist=locked, meaning=meaning), owner, balance, None)
+    ids = [worker.node_id for worker in wanted]
+    shown = preview(staking.foreseen(wanted), owner, balance, None)
     after = {worker.node_id: staking.summary("pending", owner, worker.stake_mist) for worker in wanted}
-    result = {"changed": bool(wanted), "workers": {}, "staked": ids, "withdrawable_at_ms": {}}
+    result = {"changed": bool(wanted), "workers": {}, "staked": ids, "added": {}, "withdrawable_at_ms": {}}
     return result | {
         "preview": shown,
         "digests": [],
@@ -187,16 +192,13 @@ async def planned(module, wanted):
 
 
 async def stay(module, registry, wanted):
-    """(operation, diff, staked) of workers that are to be there."""
+    """(operation, diff, more of the result) of workers that are to be there."""
     to, wallet = module.params["withdrawal_address"], registry.chain.address
     to = wallet if to is None else normalize_address(to)
-    config, now_ms = await registry.config(), await registry.clock_ms()
-    ids = [worker.node_id for worker in wanted]
-    known, tokens = await registry.workers_by_id(ids), await registry.worker_tokens(ids)
-    todo = staking.plan(wanted, config, wallet, known, tokens, now_ms, module.params["token_lifetime_days"])
+    config, known, todo = await staking.plan_for(registry, wanted, module.params["token_lifetime_days"])
     diff = {"before": staking.describe(known), "after": todo.outcome(known, wallet)}
-    staked = [request.node_id for request in todo.stake]
-    return todo.operation(registry, config, to), diff, {"staked": staked, "withdrawable_at_ms": {}}
+    more = {"staked": [request.node_id for request in todo.stake], "added": todo.add}
+    return todo.operation(registry, config, to), diff, NOTHING | more
 
 
 async def leave(module, registry, ids):
@@ -207,7 +209,7 @@ async def leave(module, registry, ids):
     diff = {"before": before, "after": todo.status_after(known)}
     for name, at in todo.waiting.items():
         module.warn(f"The stake of {name} can't be withdrawn before {at} (ms since 1970). Run again then.")
-    return todo.operation(registry, known, wallet), diff, {"staked": [], "withdrawable_at_ms": todo.waiting}
+    return todo.operation(registry, known, wallet), diff, NOTHING | {"withdrawable_at_ms": todo.waiting}
 
 
 async def work(module):

@@ -328,6 +328,8 @@ WORKER: dict[str, Any] = {
     "reputation": "100",
     "proposal": None,
     "unbonding_until_ms": None,
+    "workload": "2",
+    "rewards": {"balance": "7"},
 }
 
 
@@ -344,6 +346,8 @@ def test_a_worker_is_read_exactly() -> None:
     jailed = parse_worker(WORKER | {"proposal": proposal, "unbonding_until_ms": "9"})
     assert (jailed.proposal.reason, jailed.proposal.previous) == (4, WorkerStatus.ACTIVE)
     assert jailed.unbonding_until_ms == 9
+    assert (worker.workload, worker.rewards_mist, worker.required_stake_mist) == (2, 7, 3)
+    assert parse_worker(WORKER | {"reputation": "50", "min_stake": "3"}).required_stake_mist == 4
 
 
 @pytest.mark.parametrize(

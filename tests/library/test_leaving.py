@@ -210,3 +210,23 @@ async def test_an_interrupted_rotation_is_named(fleet: Any) -> None:
     await fleet.registry.rotate_worker_token("worker-1", waiting, await fleet.registry.clock_ms() + 60_000)
     result = await fleet("sui_stake", workers=[entry])
     assert "Run playbooks/rotate.yml, which finishes it" in result["msg"]
+
+
+async def test_a_stake_is_raised_to_what_is_wanted_and_never_lowered(fleet: Any) -> None:
+    await fleet("sui_stake", workers=[worker("a"), worker("b"), worker("c")], stake="2")
+    wanted = [worker("a"), worker("b", stake_mist=2 * SUI), worker("c"), worker("d")]
+    planned = await fleet("sui_stake", check=True, workers=wanted, stake="3")
+    assert planned["added"] == {"a": SUI, "c": SUI}, planned
+    assert planned["preview"]["stake_locked_mist"] == 5 * SUI
+    assert "Adds 2 SUI to the stakes of a, c." in planned["preview"]["summary"]
+    done = await fleet("sui_stake", workers=wanted, stake="3")
+    assert done["diff"] == planned["diff"]
+    assert done["diff"]["after"]["a"]["stake"] == "3 SUI"
+    stakes = {name: one["stake_mist"] // SUI for name, one in done["workers"].items()}
+    assert stakes == {"a": 3, "b": 2, "c": 3, "d": 3}
+    assert await balance(fleet) == planned["preview"]["balance_before_mist"] - 5 * SUI - done["gas_mist"]
+    again = await fleet("sui_stake", workers=wanted, stake="3")
+    assert (again["changed"], again["added"]) == (False, {})
+    assert not (await fleet("sui_stake", workers=wanted, stake="1"))["changed"]
+    await fleet.registry.slash_now("a", 4, bytes(32))
+    assert not (await fleet("sui_stake", workers=[worker("a")], stake="9"))["changed"]

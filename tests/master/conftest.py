@@ -165,6 +165,8 @@ class FakeChain:
             endpoint=endpoint,
             api_server=api_server,
             ca_hash=b64(ca_hash),
+            public_key="",
+            attestation_expires_at_ms="0",
         )
         return Receipt("digest", self.log[-1].sequence, 1000, [], {})
 

@@ -197,6 +197,17 @@ class Registry:
 
         return build
 
+    def adding(self, amounts: Mapping[str, int]) -> Build:
+        """A transaction that adds MIST to the stakes of the wallet's workers."""
+
+        async def build(tx: Transaction) -> None:
+            registry, clock = self._registry(tx), tx.object(CLOCK_ID, mutable=False)
+            for name, payment in zip(amounts, tx.split(list(amounts.values())), strict=True):
+                args = [registry, payment, tx.string(check_node_id(name)), clock]
+                tx.call(self._fn("worker_registry::add_stake"), args)
+
+        return build
+
     async def rotate_worker_token(self, node_id: str, commitment: bytes, expires_at_ms: int) -> Receipt:
         """Replace a worker's seal token: the old one is dead once this returns."""
         return await self._gateway("rotate_worker_seal_token", node_id, commitment, expires_at_ms)

@@ -30,6 +30,8 @@ class StakeDeposited:
     owner: str
     amount_mist: int
     timestamp_ms: int
+    #: What the worker has now.
+    stake_mist: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,33 @@ class MasterAnnounced:
     endpoint: str
     api_server: str
     ca_hash: bytes
+    public_key: bytes = b""
+    attestation_expires_at_ms: int = 0
+
+
+@dataclass(frozen=True)
+class MasterKeyAnnounced:
+    epoch: int
+    public_key: bytes
+
+
+@dataclass(frozen=True)
+class MasterAttested:
+    epoch: int
+    account: str
+    public_key: bytes
+    pcr0: bytes
+    pcr3: bytes
+    attested_at_ms: int
+    expires_at_ms: int
+
+
+@dataclass(frozen=True)
+class MasterVoided:
+    """The registry has no master any more: attestation is required now, and this one never had it."""
+
+    epoch: int
+    account: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +131,65 @@ class SlashProposed:
 class SlashCancelled:
     node_id: str
     timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class SlashLapsed:
+    node_id: str
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class RewardsPaid:
+    node_id: str
+    recipient: str
+    amount_mist: int
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class RequestScheduled:
+    """`node_id` is the worker that the contract picked."""
+
+    request_id: int
+    requester: str
+    node_id: str
+    payload_hash: bytes
+    priority: int
+    deposit_mist: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True)
+class RequestClaimed:
+    request_id: int
+    node_id: str
+
+
+@dataclass(frozen=True)
+class RequestCompleted:
+    request_id: int
+    node_id: str
+    payload_hash: bytes
+    result_hash: bytes
+    deposit_mist: int
+    reward_mist: int
+
+
+@dataclass(frozen=True)
+class RequestTimedOut:
+    request_id: int
+    node_id: str
+    requester: str
+    refund_mist: int
+    missed: bool
+
+
+@dataclass(frozen=True)
+class ReputationChanged:
+    node_id: str
+    reputation: int
+    required_stake_mist: int
 
 
 @dataclass(frozen=True)
@@ -127,6 +215,16 @@ RegistryEvent = (
     | SlashProposed
     | SlashCancelled
     | WorkerSlashed
+    | MasterKeyAnnounced
+    | MasterAttested
+    | MasterVoided
+    | SlashLapsed
+    | RewardsPaid
+    | RequestScheduled
+    | RequestClaimed
+    | RequestCompleted
+    | RequestTimedOut
+    | ReputationChanged
 )
 
 
@@ -144,7 +242,7 @@ _PARSERS: dict[str, Callable[[Fields], RegistryEvent]] = {
         f.number("timestamp_ms"),
     ),
     "worker_registry::StakeDepositedEvent": lambda f: StakeDeposited(
-        f.node_id(), f.text("owner"), f.number("amount"), f.number("timestamp_ms")
+        f.node_id(), f.text("owner"), f.number("amount"), f.number("timestamp_ms"), f.number("stake")
     ),
     "worker_registry::WorkerStatusChangedEvent": lambda f: WorkerStatusChanged(
         f.node_id(), f.status("old_status"), f.status("new_status"), f.number("timestamp_ms")
@@ -167,7 +265,53 @@ _PARSERS: dict[str, Callable[[Fields], RegistryEvent]] = {
         f.text("scope"), _scoped_node(f), f.text("owner"), f.number("generation")
     ),
     "k8s_gateway::MasterAnnouncedEvent": lambda f: MasterAnnounced(
-        f.number("epoch"), f.text("endpoint"), f.text("api_server"), f.data("ca_hash")
+        f.number("epoch"),
+        f.text("endpoint"),
+        f.text("api_server"),
+        f.data("ca_hash"),
+        f.data("public_key"),
+        f.number("attestation_expires_at_ms"),
+    ),
+    "k8s_gateway::MasterKeyAnnouncedEvent": lambda f: MasterKeyAnnounced(
+        f.number("epoch"), f.data("public_key")
+    ),
+    "nautilus::MasterAttestedEvent": lambda f: MasterAttested(
+        f.number("epoch"),
+        f.text("account"),
+        f.data("public_key"),
+        f.data("pcr0"),
+        f.data("pcr3"),
+        f.number("attested_at_ms"),
+        f.number("expires_at_ms"),
+    ),
+    "nautilus::MasterVoidedEvent": lambda f: MasterVoided(f.number("epoch"), f.text("account")),
+    "slashing::SlashLapsedEvent": lambda f: SlashLapsed(f.node_id(), f.number("timestamp_ms")),
+    "reward_account::RewardsPaidEvent": lambda f: RewardsPaid(
+        f.node_id(), f.text("recipient"), f.number("amount"), f.number("timestamp_ms")
+    ),
+    "k8s_scheduler::K8sAPIRequestScheduledEvent": lambda f: RequestScheduled(
+        f.number("request_id"),
+        f.text("requester"),
+        f.node_id(),
+        f.data("payload_hash"),
+        f.number("priority"),
+        f.number("deposit"),
+        f.number("deadline_ms"),
+    ),
+    "k8s_scheduler::K8sAPIRequestClaimedEvent": lambda f: RequestClaimed(f.number("request_id"), f.node_id()),
+    "k8s_scheduler::K8sAPIRequestCompletedEvent": lambda f: RequestCompleted(
+        f.number("request_id"),
+        f.node_id(),
+        f.data("payload_hash"),
+        f.data("result_hash"),
+        f.number("deposit"),
+        f.number("reward"),
+    ),
+    "k8s_scheduler::K8sAPIRequestTimedOutEvent": lambda f: RequestTimedOut(
+        f.number("request_id"), f.node_id(), f.text("requester"), f.number("refund"), f.flag("missed")
+    ),
+    "k8s_scheduler::WorkerReputationChangedEvent": lambda f: ReputationChanged(
+        f.node_id(), f.number("reputation"), f.number("required_stake")
     ),
     "nautilus::MasterAppointedEvent": lambda f: MasterAppointed(f.number("epoch"), f.text("account")),
     "slashing::SlashProposedEvent": lambda f: SlashProposed(

@@ -96,6 +96,14 @@ class Worker:
     reputation: int
     proposal: SlashProposal | None = None
     unbonding_until_ms: int | None = None
+    #: Requests assigned to it and not finished; unclaimed rewards in MIST.
+    workload: int = 0
+    rewards_mist: int = 0
+
+    @property
+    def required_stake_mist(self) -> int:
+        """What its reputation asks for: with less it gets no requests and earns nothing from the pool."""
+        return self.min_stake_mist * (200 - self.reputation) // 100
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,12 @@ class Master:
     api_server: str
     ca_hash: bytes
     announced_at_ms: int
+    #: Made inside the enclave, 32 bytes; what the attestation proved. Empty and 0 without one.
+    public_key: bytes = b""
+    pcr0: bytes = b""
+    pcr3: bytes = b""
+    attested_at_ms: int = 0
+    attestation_expires_at_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,9 @@ class RegistryConfig:
     workers_table: str
     owners_table: str
     master: Master | None
+    #: The rewards pool, and what workers have earned and not claimed.
+    pool_mist: int = 0
+    earned_mist: int = 0
 
 
 @dataclass(frozen=True)
@@ -285,6 +302,8 @@ def parse_worker(json: Any) -> Worker:
         reputation=fields.number("reputation"),
         proposal=parse_proposal(fields.optional("proposal")),
         unbonding_until_ms=fields.optional_number("unbonding_until_ms"),
+        workload=fields.number("workload"),
+        rewards_mist=fields.struct("rewards").number("balance"),
     )
 
 
@@ -313,6 +332,11 @@ def parse_master(fields: Fields | None) -> Master | None:
         api_server=fields.text("api_server"),
         ca_hash=fields.data("ca_hash"),
         announced_at_ms=fields.number("announced_at_ms"),
+        public_key=fields.data("public_key"),
+        pcr0=fields.data("pcr0"),
+        pcr3=fields.data("pcr3"),
+        attested_at_ms=fields.number("attested_at_ms"),
+        attestation_expires_at_ms=fields.number("attestation_expires_at_ms"),
     )
 
 
@@ -337,4 +361,6 @@ def parse_registry(registry_id: str, type_: str, json: Any) -> RegistryConfig:
         workers_table=fields.struct("workers").text("id"),
         owners_table=fields.struct("owners").text("id"),
         master=parse_master(fields.optional("master")),
+        pool_mist=fields.struct("rewards").number("balance"),
+        earned_mist=fields.number("earned"),
     )

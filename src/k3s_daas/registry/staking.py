@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from k3s_daas.chain.errors import ChainError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _COMMITMENT = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 _DAY_MS = 86_400_000
 MAX_LIFETIME_DAYS = 365
+_MAY_ADD = (WorkerStatus.PENDING, WorkerStatus.ACTIVE, WorkerStatus.BUSY, WorkerStatus.OFFLINE)
 
 
 class CantStake(ChainError):
@@ -49,15 +50,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class StakePlan:
-    """`stake`: not there yet. `mint`: staked, without a seal token. `present`: nothing to do."""
+    """`stake`: not there yet. `mint`: staked, without a seal token. `add`: MIST to add to a stake. `present`:
+    nothing to do, except perhaps to add."""
 
     stake: tuple[StakeRequest, ...]
     mint: tuple[StakeRequest, ...]
     present: tuple[str, ...]
+    add: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def stake_mist(self) -> int:
-        return sum(request.stake_mist for request in self.stake)
+        return sum(request.stake_mist for request in self.stake) + sum(self.add.values())
 
     def operation(
         self,
@@ -75,15 +78,22 @@ class StakePlan:
         meaning = []
         if self.stake:
             meaning = [
-                f"Stakes {format_sui(self.stake_mist)} for {len(self.stake)} workers "
+                f"Stakes {format_sui(sum(one.stake_mist for one in self.stake))} for {len(self.stake)} "
+                "workers "
                 f"({names([one.node_id for one in self.stake])}) in registry {config.name!r}, to be paid "
                 "back to "
                 f"{withdrawal_address}.",
                 conditions_in_words(config),
             ]
+        if self.add:
+            meaning.append(
+                f"Adds {format_sui(sum(self.add.values()))} to the stakes of {names(list(self.add))}."
+            )
         if self.mint:
             meaning.append(f"Mints a first seal token for {names([one.node_id for one in self.mint])}.")
         builds = [registry.staking(stake, withdrawal_address, mint) for stake, mint in parts]
+        more = list(self.add.items())
+        builds += [registry.adding(dict(more[i : i + batch])) for i in range(0, len(more), batch)]
         return Operation(builds, self.stake_mist, 0, meaning, slash_conditions(config))
 
     def outcome(self, known: Mapping[str, Worker], owner: str) -> dict[str, dict[str, str]]:
@@ -93,6 +103,8 @@ class StakePlan:
             after[request.node_id] = summary("pending", owner, request.stake_mist)
         for request in self.mint:
             after[request.node_id] |= {"seal_token": "minted"}
+        for name, amount in self.add.items():
+            after[name] |= {"stake": format_sui(known[name].stake_mist + amount)}
         return after
 
 
@@ -174,6 +186,7 @@ def plan(
     """What is missing. CantStake when a worker belongs to somebody else, has another secret, or has too
     little stake."""
     stake, mint, present = [], [], []
+    add: dict[str, int] = {}
     for worker in wanted:
         known = workers.get(worker.node_id)
         commitment = worker.commitment or placeholder(worker.node_id)
@@ -212,7 +225,28 @@ def plan(
             )
         else:
             present.append(worker.node_id)
-    return StakePlan(tuple(stake), tuple(mint), tuple(present))
+        if known.status in _MAY_ADD and worker.stake_mist > known.stake_mist:
+            add[worker.node_id] = worker.stake_mist - known.stake_mist
+    return StakePlan(tuple(stake), tuple(mint), tuple(present), add)
+
+
+async def plan_for(
+    registry: Registry, wanted: Sequence[Wanted], lifetime_days: float
+) -> tuple[RegistryConfig, dict[str, Worker], StakePlan]:
+    """The registry's terms, those workers that are there, and what is missing."""
+    config, now_ms = await registry.config(), await registry.clock_ms()
+    ids = [worker.node_id for worker in wanted]
+    known, tokens = await registry.workers_by_id(ids), await registry.worker_tokens(ids)
+    owner = registry.chain.require_address()
+    return config, known, plan(wanted, config, owner, known, tokens, now_ms, lifetime_days)
+
+
+def foreseen(wanted: Sequence[Wanted]) -> Operation:
+    """As far as it can be known before there is a registry: nothing to send, but money to be locked."""
+    locked = sum(worker.stake_mist for worker in wanted)
+    ids = [worker.node_id for worker in wanted]
+    meaning = [f"Stakes {format_sui(locked)} for {len(ids)} workers ({names(ids)})."]
+    return Operation(locks_mist=locked, meaning=meaning)
 
 
 def placeholder(name: str) -> bytes:

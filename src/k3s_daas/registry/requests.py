@@ -1,0 +1,161 @@
+"""Requests to run something on the fleet: which are open, whom to ask, and submitting one.
+
+The chain gets the payload's SHA-256 only. The deposit is what the worker earns; it comes back when the
+request times out. Amounts in MIST, times in ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from k3s_daas.chain.errors import ChainError, MalformedRecord
+from k3s_daas.registry.client import CLOCK_ID, Registry
+from k3s_daas.registry.model import Fields, Worker, WorkerStatus, check_node_id
+from k3s_daas.registry.operation import Operation, duration, names
+from k3s_daas.units import format_sui
+
+if TYPE_CHECKING:
+    from k3s_daas.chain.transaction import Transaction
+
+MAX_CANDIDATES = 32
+MIN_DEPOSIT_MIST = 1_000_000
+#: From this priority on the last slot of a worker, and a busy worker, may be taken.
+URGENT_PRIORITY = 8
+REQUEST_WINDOW_MS = 600_000
+_SLOTS = 10
+#: An empty struct is one false byte on-chain.
+_BOOK_KEY = b"\0"
+
+
+class CantSubmit(ChainError):
+    """A request that the contract would refuse."""
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    request_id: int
+    requester: str
+    node_id: str
+    payload_hash: bytes
+    priority: int
+    deposit_mist: int
+    claimed: bool
+    submitted_at_ms: int
+    deadline_ms: int
+
+
+async def open_requests(registry: Registry) -> list[OpenRequest]:
+    """All requests that haven't ended, in the order of their ids."""
+    deployment, chain = registry.deployment, registry.chain
+    key = f"{deployment.types_id}::k8s_scheduler::BookKey"
+    book = await chain.dynamic_field(deployment.registry_id, key, _BOOK_KEY)
+    if book is None:
+        return []  # until the first request
+    table = Fields(book.json, "Book field").struct("value").struct("requests").text("id")
+    found = [_parse(field.json) async for field in chain.dynamic_fields(table)]
+    return sorted(found, key=lambda request: request.request_id)
+
+
+def _parse(json: object) -> OpenRequest:
+    field = Fields(json, "Request field")
+    value = field.struct("value")
+    return OpenRequest(
+        request_id=field.number("name"),
+        requester=value.text("requester"),
+        node_id=value.node_id(),
+        payload_hash=value.data("payload_hash"),
+        priority=value.number("priority"),
+        deposit_mist=value.number("deposit"),
+        claimed=value.flag("claimed"),
+        submitted_at_ms=value.number("submitted_at_ms"),
+        deadline_ms=value.number("deadline_ms"),
+    )
+
+
+def candidates_of(workers: Iterable[Worker], priority: int) -> list[str]:
+    """The up to 32 workers that the contract would think best of, by its own rule."""
+    urgent = priority >= URGENT_PRIORITY
+    takes = (WorkerStatus.ACTIVE, WorkerStatus.BUSY) if urgent else (WorkerStatus.ACTIVE,)
+    fit = [
+        worker
+        for worker in workers
+        if worker.status in takes
+        and worker.stake_mist >= worker.required_stake_mist
+        and worker.workload < (_SLOTS if urgent else _SLOTS - 1)
+    ]
+
+    def score(worker: Worker) -> int:
+        return worker.reputation * 10 if not worker.workload else worker.reputation // (worker.workload + 1)
+
+    fit.sort(key=lambda worker: (-score(worker), worker.node_id))
+    return [worker.node_id for worker in fit[:MAX_CANDIDATES]]
+
+
+async def plan_request(
+    registry: Registry,
+    payload_hash: bytes,
+    priority: int,
+    deposit_mist: int,
+    candidates: Sequence[str] | None,
+) -> tuple[OpenRequest | None, list[str], Operation]:
+    """(the wallet's open request of that payload, candidates, what to send).
+
+    CantSubmit without a candidate or a stake of one's own. Without `candidates` the best are chosen.
+    """
+    wallet = registry.chain.require_address()
+    _check(priority, deposit_mist, candidates)
+    for request in await open_requests(registry):
+        if (request.requester, request.payload_hash) == (wallet, payload_hash):
+            return request, [], Operation()
+    workers = await registry.workers()
+    proof = _live_proof(workers, wallet)
+    asked = candidates_of(workers, priority) if candidates is None else list(candidates)
+    if not asked:
+        raise CantSubmit(
+            f"Found none of {len(workers)} workers active with a free slot and the stake its reputation "
+            "asks for, "
+            "wanted one. Wait, or raise the priority to 8 for the reserved slots."
+        )
+
+    async def build(tx: Transaction) -> None:
+        (deposit,) = tx.split([deposit_mist])
+        args = [tx.object(registry.deployment.registry_id), tx.object(proof), deposit, tx.data(payload_hash)]
+        args += [tx.u8(priority), tx.strings(asked), tx.object(CLOCK_ID, mutable=False)]
+        tx.call(f"{registry.deployment.package_id}::k8s_scheduler::submit_k8s_request", args)
+
+    meaning = [
+        f"Submits the request with payload hash {payload_hash.hex()}, priority {priority}, to one of "
+        f"{names(asked)}.",
+        f"Its deposit of {format_sui(deposit_mist)} is the worker's once the request is completed, and "
+        "comes back "
+        f"when it isn't within {duration(REQUEST_WINDOW_MS)}.",
+    ]
+    return None, asked, Operation([build], deposit_mist, 0, meaning)
+
+
+def _check(priority: int, deposit_mist: int, candidates: Sequence[str] | None) -> None:
+    if not 0 <= priority <= 10:
+        raise CantSubmit(f"Found priority {priority}, wanted 0 to 10.")
+    if deposit_mist < MIN_DEPOSIT_MIST:
+        raise CantSubmit(f"Found a deposit of {format_sui(deposit_mist)}, wanted at least 0.001 SUI.")
+    if candidates is not None:
+        for name in candidates:
+            check_node_id(name)
+        if not 0 < len(candidates) <= MAX_CANDIDATES:
+            raise CantSubmit(f"Found {len(candidates)} candidates, wanted 1 to {MAX_CANDIDATES}.")
+
+
+def _live_proof(workers: Iterable[Worker], wallet: str) -> str:
+    out = (WorkerStatus.JAILED, WorkerStatus.SLASHED, WorkerStatus.UNBONDING)
+    for worker in workers:
+        if worker.owner == wallet and worker.status not in out:
+            if not worker.proof_id.startswith("0x"):
+                raise MalformedRecord(f"Worker {worker.node_id} has proof {worker.proof_id!r}, wanted an id")
+            return worker.proof_id
+    raise CantSubmit(
+        f"Found no staked worker of {wallet} in service, wanted one: only owners may submit requests. "
+        "Stake for a "
+        "worker first, or use an owner's key."
+    )
