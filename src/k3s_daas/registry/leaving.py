@@ -44,11 +44,11 @@ class ExitPlan:
         paid = [known[name] for name in self.withdraw]
         meaning = []
         if self.request:
-            window = duration(max(known[name].unbonding_window_ms for name in self.request))
+            window = max(known[name].unbonding_window_ms for name in self.request)
+            locked = f" The stake stays locked, and can be slashed, for {duration(window)}." if window else ""
             meaning.append(
-                f"Begins to take {names(self.request)} out of the fleet: seal tokens stop working for "
-                f"registration and the stake stays locked, and can be slashed, for {window}. There is no "
-                "way back."
+                f"Begins to take {names(self.request)} out of the fleet: their seal tokens stop working for "
+                f"registration.{locked} There is no way back."
             )
         for address in sorted({worker.withdrawal_address for worker in paid}):
             own = [worker for worker in paid if worker.withdrawal_address == address]

@@ -121,7 +121,7 @@ def duration(ms: int) -> str:
     for unit, length in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
         if ms and ms % length == 0:
             return f"{ms // length} {unit}"
-    return f"{ms} ms" if ms else "no time"
+    return f"{ms} ms"
 
 
 def slash_conditions(terms: RegistryConfig | Worker) -> dict[str, Any]:
@@ -135,9 +135,10 @@ def slash_conditions(terms: RegistryConfig | Worker) -> dict[str, Any]:
 
 
 def conditions_in_words(terms: RegistryConfig | Worker) -> str:
+    slash, leave = terms.slash_window_ms, terms.unbonding_window_ms
     return (
         f"A slash takes {terms.slash_share_bps / 100:g} % of a worker's stake, "
-        f"{duration(terms.slash_window_ms)} "
-        f"after it is proposed, for {', '.join(REASONS[:-1])} or {REASONS[-1]}. Stake comes back "
-        f"{duration(terms.unbonding_window_ms)} after leaving, to the withdrawal address only."
+        f"{f'{duration(slash)} after' if slash else 'as soon as'} it is proposed, for "
+        f"{', '.join(REASONS[:-1])} or {REASONS[-1]}. Stake comes back "
+        f"{f'{duration(leave)} after leaving' if leave else 'at once'}, to the withdrawal address only."
     )
