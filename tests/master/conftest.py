@@ -252,6 +252,18 @@ class FakeChain:
             timestamp_ms=str(self.clock.ms),
         )
 
+    def deposit(self, node_id: str, mist: int) -> None:
+        old = self.workers[node_id]
+        self.workers[node_id] = replace(old, stake_mist=old.stake_mist + mist)
+        self.emit(
+            "worker_registry::StakeDepositedEvent",
+            node_id=node_id,
+            owner=old.owner,
+            amount=str(mist),
+            stake=str(old.stake_mist + mist),
+            timestamp_ms=str(self.clock.ms),
+        )
+
     def slash(self, node_id: str) -> None:
         old = self.workers[node_id]
         self.workers[node_id] = replace(old, status=WorkerStatus.SLASHED, stake_mist=9 * 10**8)

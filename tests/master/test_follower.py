@@ -44,6 +44,24 @@ async def test_each_change_on_chain_reaches_the_index(bench: Any) -> None:
     assert bench.state.store.open_removals() == ["worker-1"]
 
 
+async def test_a_stake_that_was_raised_is_shown(bench: Any) -> None:
+    bench.chain.stake("worker-1")
+    bench.chain.deposit("worker-1", 5 * 10**8)
+    await bench.catch_up()
+    assert bench.state.index.workers["worker-1"].stake_mist == 15 * 10**8
+
+
+async def test_a_master_that_is_voided_is_none_any_more(bench: Any) -> None:
+    await bench.catch_up()
+    master = bench.state.index.master
+    bench.chain.emit("nautilus::MasterVoidedEvent", epoch=str(master.epoch - 1), account=master.account)
+    await bench.catch_up()
+    assert bench.state.index.master == master
+    bench.chain.emit("nautilus::MasterVoidedEvent", epoch=str(master.epoch), account=master.account)
+    await bench.catch_up()
+    assert bench.state.index.master is None
+
+
 async def test_a_worker_that_left_is_gone_with_its_token(bench: Any) -> None:
     token = bench.chain.stake("worker-1")
     bench.chain.withdraw("worker-1")

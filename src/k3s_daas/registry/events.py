@@ -31,7 +31,7 @@ class StakeDeposited:
     amount_mist: int
     timestamp_ms: int
     #: What the worker has now.
-    stake_mist: int = 0
+    stake_mist: int
 
 
 @dataclass(frozen=True)

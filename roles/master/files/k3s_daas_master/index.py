@@ -17,6 +17,7 @@ from k3s_daas.registry import (
     Master,
     MasterAnnounced,
     MasterAppointed,
+    MasterVoided,
     RegistryEvent,
     SealTokenCreated,
     SealTokenRecord,
@@ -124,9 +125,9 @@ class TokenIndex:
             case WorkerRegistered():
                 self._register(event)
             case StakeDeposited():
-                # Comes with the registration, whose event already names the whole stake; a top-up later on
-                # would be the first to need more than this.
-                return
+                worker = self.workers.get(event.node_id)
+                if worker is not None:
+                    self.workers[event.node_id] = replace(worker, stake_mist=event.stake_mist)
             case WorkerStatusChanged():
                 self._set_status(event.node_id, event.new_status)
             case SlashProposed():
@@ -156,6 +157,9 @@ class TokenIndex:
                         api_server=event.api_server,
                         ca_hash=event.ca_hash,
                     )
+            case MasterVoided():
+                if self.master is not None and event.epoch == self.master.epoch:
+                    self.master = None
             case _:
                 return
         self._count_live()
