@@ -7,6 +7,7 @@ from typing import Any
 from ..ledger import encoding, wire
 from ..ledger.encoding import base58, hex_address
 from ..ledger.errors import Refused
+from ..ledger.inputs import Find
 from ..ledger.transaction import (
     GAS,
     Argument,
@@ -26,7 +27,9 @@ from ..ledger.transaction import (
     TransferObjects,
     Upgrade,
 )
+from ..vm import CodeStore
 from ..vm.types import parse_type, type_to_string
+from . import resolve
 from .protocol import Message, v2
 
 
@@ -146,10 +149,11 @@ def _command(command: Command) -> Message:
             return v2.Command(upgrade=upgrade)
 
 
-def from_message(message: Message, *, price: int) -> TransactionData:
+def from_message(message: Message, *, price: int, find: Find, code: CodeStore) -> TransactionData:
     """Reads a transaction out of a request: from its BCS when it has one, else from its fields.
 
     :param price: gas price in MIST for a transaction that names none.
+    :param find: gives the objects that it names by id alone.
     :raises Refused: it is incomplete or malformed.
     """
     if message is None:
@@ -163,18 +167,33 @@ def from_message(message: Message, *, price: int) -> TransactionData:
     try:
         sender = encoding.address(message.sender)
         payment = message.gas_payment
+        commands = tuple(_read_command(item) for item in programmable.commands)
+        last = _read_expiration(message.expiration)
         data = TransactionData(
-            inputs=tuple(_read_input(item) for item in programmable.inputs),
-            commands=tuple(_read_command(item) for item in programmable.commands),
+            inputs=tuple(
+                _read_input(item, position, commands, find, code)
+                for position, item in enumerate(programmable.inputs)
+            ),
+            commands=commands,
             sender=sender,
             payment=tuple(_read_ref(item) for item in payment.objects) if payment else (),
             gas_owner=encoding.address(payment.owner) if payment and payment.owner else sender,
             price=(payment.price if payment else None) or price,
             budget=(payment.budget if payment else None) or 0,
+            expires_after=last,
         )
         return wire.encode(data)
     except ValueError as error:
         raise Refused(f"The transaction in the request is malformed: {error}") from error
+
+
+def _read_expiration(message: Message) -> int | None:
+    kinds = v2.TransactionExpirationTransactionExpirationKind
+    if message is None or message.kind in (None, kinds.TRANSACTION_EXPIRATION_KIND_UNKNOWN, kinds.NONE):
+        return None
+    if message.kind != kinds.EPOCH:
+        raise ValueError(f"expiration {message.kind} is only supported in BCS")
+    return message.epoch or 0
 
 
 def _read_ref(message: Message) -> ObjectRef:
@@ -183,7 +202,9 @@ def _read_ref(message: Message) -> ObjectRef:
     return ObjectRef(encoding.address(message.object_id), message.version or 0, digest)
 
 
-def _read_input(message: Message) -> Input:
+def _read_input(
+    message: Message, position: int, commands: tuple[Command, ...], find: Find, code: CodeStore
+) -> Input:
     kinds = v2.InputInputKind
     if message.object_id is None:
         if message.pure is None:
@@ -195,8 +216,11 @@ def _read_input(message: Message) -> Input:
             return SharedInput(encoding.address(message.object_id), message.version or 0, mutable)
         case kinds.RECEIVING:
             return ReceivingInput(_read_ref(message))
-        case _:
+        case kinds.IMMUTABLE_OR_OWNED:
             return OwnedInput(_read_ref(message))
+        case _:
+            object_id = encoding.address(message.object_id)
+            return resolve.unresolved(object_id, message, position, commands, find, code)
 
 
 def _read_argument(message: Message) -> Argument:

@@ -139,7 +139,7 @@ async def test_a_taken_port_is_an_error(serve: Serve) -> None:
 async def test_state_of_another_format_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ledger.sqlite3") as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(StateError, match="has format 99, this version reads 1"):
+    with pytest.raises(StateError, match="has format 99, this version reads 2"):
         async with Localnet.start(tmp_path):
             pass
 
