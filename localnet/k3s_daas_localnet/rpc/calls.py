@@ -12,6 +12,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from ..ledger.errors import NotFound, Refused
+from . import wellformed
 from .listing import Listing
 from .protocol import Message, v2
 from .services import Services
@@ -127,6 +128,7 @@ def _snake(name: str) -> str:
 
 def _decode(kind: type, message: bytes) -> Message:
     try:
+        wellformed.check(message, kind)
         return kind.parse(message)  # type: ignore[attr-defined]
     except Exception as error:
         # The status gRPC prescribes for it, and the text of Sui's full nodes.

@@ -1,4 +1,4 @@
-"""A client that nobody here wrote: Mysten's TypeScript SDK, over gRPC-Web (its default) and over native gRPC."""
+"""A client that nobody here wrote: Mysten's TypeScript SDK, over gRPC-Web, its default, and native gRPC."""
 
 from __future__ import annotations
 
