@@ -14,11 +14,10 @@ from k3s_daas.attestation import simulation_root
 from .faucet import DEFAULT_AMOUNT_MIST, Faucet
 from .ledger import encoding
 from .ledger.clock import Clock
-from .ledger.effects import Executed
 from .ledger.encoding import base58, hex_address
 from .ledger.ledger import DEFAULT_EPOCH_MS, Ledger
-from .ledger.store import Checkpoint, Store
-from .rpc import render
+from .ledger.store import Store
+from .rpc.records import Records
 from .rpc.server import RpcServer
 
 _LOG = logging.getLogger(__name__)
@@ -80,8 +79,9 @@ class Localnet:
             if simulated_nitro_root is not None:
                 root = simulation_root(simulated_nitro_root, "localnet")
                 _LOG.warning("SIMULATED attestation is accepted: root %s", root.fingerprint)
-            ledger = Ledger(store, Clock(), _encode, epoch_ms=epoch_ms, simulated_nitro_root=root)
-            server = RpcServer(ledger)
+            records = Records()
+            ledger = Ledger(store, Clock(), records.encode, epoch_ms=epoch_ms, simulated_nitro_root=root)
+            server = RpcServer(ledger, records)
             host, port = parse_listen(listen)
             port = await server.start(host, port)
             stack.push_async_callback(server.stop)
@@ -109,10 +109,6 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _encode(executed: Executed, checkpoint: Checkpoint) -> bytes:
-    return bytes(render.executed(executed, checkpoint.sequence, checkpoint.timestamp_ms))
 
 
 async def _beat(ledger: Ledger, interval_ms: int) -> None:

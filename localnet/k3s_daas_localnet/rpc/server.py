@@ -19,6 +19,7 @@ from ..http import HttpProtocols
 from ..ledger.ledger import Ledger
 from . import native, web
 from .calls import Call, all_calls
+from .records import Records
 from .services import Services
 
 _LOG = logging.getLogger(__name__)
@@ -30,12 +31,12 @@ _SILENCE_S = 30.0
 class RpcServer:
     """Serves a ledger on one address.
 
-    >>> server = RpcServer(ledger)
+    >>> server = RpcServer(ledger, records)
     >>> port = await server.start("127.0.0.1", 0)
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._calls = all_calls(Services(ledger))
+    def __init__(self, ledger: Ledger, records: Records) -> None:
+        self._calls = all_calls(Services(ledger, records))
         self._http = HttpProtocols(web.application(self._calls))
         self._server: _Grpc | None = None
 

@@ -27,6 +27,7 @@ from ..vm.values import from_bcs
 from . import packages, render, transactions
 from .masks import Mask
 from .protocol import Message, rpc, v2
+from .records import Records
 
 T = TypeVar("T")
 
@@ -79,8 +80,9 @@ def _batch(items: list[T]) -> list[T]:
 class Services:
     """All implemented calls."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, records: Records) -> None:
         self.ledger = ledger
+        self._records = records
 
     # --- LedgerService
 
@@ -282,8 +284,7 @@ class Services:
             raise GRPCError(Status.INVALID_ARGUMENT, "transaction.bcs is missing: send the signed bytes")
         transaction = wire.parse(message.bcs.value)
         record = self.ledger.execute(transaction, [_signature(item) for item in request.signatures])
-        executed = v2.ExecutedTransaction.parse(record)
-        return v2.ExecuteTransactionResponse(transaction=self.masked(executed, mask))
+        return v2.ExecuteTransactionResponse(transaction=self.masked(self._records.decode(record), mask))
 
     # --- SignatureVerificationService
 
@@ -341,7 +342,7 @@ class Services:
         record = self.ledger.record(digest)
         if record is None:
             raise GRPCError(Status.NOT_FOUND, f"Transaction {base58(digest)} not found")
-        return v2.ExecutedTransaction.parse(record)
+        return self._records.decode(record)
 
     def masked(self, message: Message, mask: Mask) -> Message:
         """The parts of an ``executed`` transaction that ``mask`` asks for; prunes ``message`` itself."""

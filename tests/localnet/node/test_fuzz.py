@@ -21,6 +21,7 @@ from k3s_daas_localnet.ledger.encoding import base58, byte_string
 from k3s_daas_localnet.ledger.objects import CLOCK_ID
 from k3s_daas_localnet.ledger.transaction import PureInput, TransactionData
 from k3s_daas_localnet.rpc.calls import Call, all_calls
+from k3s_daas_localnet.rpc.records import Records
 from k3s_daas_localnet.rpc.services import Services
 
 MUTANTS = 120
@@ -83,7 +84,7 @@ def mutants(raw: bytes, chance: random.Random, count: int) -> Iterator[bytes]:
 
 @pytest.fixture
 def calls(net: Localnet) -> dict[str, Call]:
-    found = all_calls(Services(net.ledger))
+    found = all_calls(Services(net.ledger, Records()))
     return {path.rpartition("/")[2]: call for path, call in found.items()}
 
 

@@ -31,7 +31,7 @@ SUI = 10**9
 Serve = Callable[..., Awaitable[tuple[asyncio.subprocess.Process, dict[str, Any]]]]
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """`await serve(options…)`: process and what it said when it was ready. Killed at the end."""
     started: list[asyncio.subprocess.Process] = []

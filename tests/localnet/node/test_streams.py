@@ -42,7 +42,7 @@ def ask(wallet: Wallet) -> Ask:
     return frames
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def story(wallet: Wallet, other: Wallet, probe: Probe) -> list[str]:
     """Digests of what happened: three bumps by the wallet, one by the other, a thing given away."""
     bump = probe.call("bump", arg(0))

@@ -49,7 +49,7 @@ def unframe(body: bytes) -> tuple[list[bytes], dict[str, str]]:
     raise AssertionError("no trailer")
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def http(net: Localnet) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=net.url) as client:
         yield client
