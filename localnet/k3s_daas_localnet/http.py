@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 from uvicorn.config import Config
@@ -11,6 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 _MAX_HEAD_BYTES = 16 * 1024
+_PATIENCE_S = 1.0
 
 
 class HttpProtocols:
@@ -35,12 +35,12 @@ class HttpProtocols:
         return H11Protocol(config=self._config, server_state=self._state, app_state={})
 
     async def stop(self) -> None:
-        """Cancels what is served and closes the connections."""
-        tasks = list(self._state.tasks)
-        for task in tasks:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        """Closes the connections, and waits for what is served to notice."""
         for connection in list(self._state.connections):
             transport: Any = connection.transport
             transport.abort()
+        tasks = set(self._state.tasks)
+        if tasks:
+            _, hanging = await asyncio.wait(tasks, timeout=_PATIENCE_S)
+            for task in hanging:
+                task.cancel()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -30,10 +30,14 @@ class Localnet:
     :ivar faucet_url: where the faucet is served, None when it is not.
     :ivar chain_id: base58 digest of the genesis checkpoint, random per state directory.
     :ivar clock: settable time of the network.
+    :ivar stop: ends streams and stops serving, before the block that started it ends.
     """
 
-    def __init__(self, ledger: Ledger, url: str, faucet_url: str | None) -> None:
+    def __init__(
+        self, ledger: Ledger, url: str, faucet_url: str | None, stop: Callable[[], Awaitable[None]]
+    ) -> None:
         self.ledger = ledger
+        self.stop = stop
         self.url = url
         self.faucet_url = faucet_url
         self.chain_id = base58(ledger.chain)
@@ -95,7 +99,7 @@ class Localnet:
             if checkpoint_ms is not None:
                 heartbeat = asyncio.create_task(_beat(ledger, checkpoint_ms))
                 stack.callback(heartbeat.cancel)
-            yield Localnet(ledger, _url(host, port), faucet_url)
+            yield Localnet(ledger, _url(host, port), faucet_url, server.stop)
 
 
 def parse_listen(text: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +59,7 @@ class RpcServer:
             self._server.close()
             await self._http.stop()
             await self._server.wait_closed()
+            self._server.drop_connections()
             self._server = None
 
 
@@ -66,9 +68,15 @@ class _Grpc(Server):
         super().__init__([_Served(calls)])
         self._calls = calls
         self._http = http
+        self._open: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
     def _protocol_factory(self) -> Any:
-        return _FirstBytes(self._http2, self._http.new)
+        return _FirstBytes(self._http2, self._http.new, self._open.add)
+
+    def drop_connections(self) -> None:
+        """grpclib ends its streams without a word; this tells the clients."""
+        for transport in list(self._open):
+            transport.abort()
 
     def _http2(self) -> asyncio.Protocol:
         protocol = super()._protocol_factory()
@@ -116,9 +124,15 @@ class _Handler(Handler):
 class _FirstBytes(asyncio.Protocol):
     """Waits until it is clear what a connection speaks, and hands it over."""
 
-    def __init__(self, http2: Callable[[], asyncio.Protocol], http1: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        http2: Callable[[], asyncio.Protocol],
+        http1: Callable[[], asyncio.Protocol],
+        opened: Callable[[asyncio.Transport], None],
+    ) -> None:
         self._http2 = http2
         self._http1 = http1
+        self._opened = opened
         self._seen = b""
         self._transport: asyncio.Transport | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -126,6 +140,7 @@ class _FirstBytes(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._opened(transport)
         self._patience = asyncio.get_running_loop().call_later(_SILENCE_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 from grpclib.client import Channel
 from grpclib.const import Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from localnet_wallet import Wallet
 
 from k3s_daas_localnet import Localnet
@@ -259,3 +259,39 @@ async def test_verify_signature(net: Localnet, wallet: Wallet) -> None:
             await stub.verify_signature(request)
     finally:
         channel.close()
+
+
+async def test_stopping_ends_streams_of_both_kinds() -> None:
+    async with httpx.AsyncClient() as http, Localnet.start() as net:
+        where = urlparse(net.url)
+        channel = Channel(where.hostname, where.port)
+        stub = v2.SubscriptionServiceStub(channel)
+        native = stub.subscribe_checkpoints(v2.SubscribeCheckpointsRequest())
+        first = asyncio.ensure_future(anext(native))
+        async with http.stream("POST", net.url + SUBSCRIBE, headers=BINARY, content=frame(b"")) as answer:
+            while len(net.ledger.listeners) < 2:
+                await asyncio.sleep(0.01)
+            net.ledger.seal_empty_checkpoint()
+            await asyncio.wait_for(first, 5)
+            async with asyncio.timeout(2):
+                await net.stop()
+            with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+                async for _ in answer.aiter_bytes():
+                    pass
+            with pytest.raises((GRPCError, StreamTerminatedError)):
+                await asyncio.wait_for(anext(native), 5)
+        channel.close()
+        assert not net.ledger.listeners
+
+
+async def test_a_deadline_ends_a_native_stream(net: Localnet) -> None:
+    where = urlparse(net.url)
+    channel = Channel(where.hostname, where.port)
+    stub = v2.SubscriptionServiceStub(channel)
+    with pytest.raises((TimeoutError, GRPCError)):
+        async for _ in stub.subscribe_events(v2.SubscribeEventsRequest(), timeout=0.1):
+            pass
+    async with asyncio.timeout(5):
+        while net.ledger.listeners:
+            await asyncio.sleep(0.01)
+    channel.close()
