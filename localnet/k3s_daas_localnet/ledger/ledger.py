@@ -379,13 +379,13 @@ class Ledger:
         :raises NotFound: there is no such snapshot.
         """
         snapshot = self._snapshot(name)
-        packages = self._package_ids()
+        before = self._package_ids()
         self._store.roll_back(snapshot.checkpoint)
         self.clock.reset(snapshot.clock_ms)
         for listener in list(self.listeners):
             listener(None)
         self._resume()
-        if self._package_ids() != packages:
+        if self._package_ids() != before:
             self.code = CodeStore.with_framework()
             self._load_code()
         return snapshot
