@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -14,11 +14,10 @@ from k3s_daas.attestation import simulation_root
 from .faucet import DEFAULT_AMOUNT_MIST, Faucet
 from .ledger import encoding
 from .ledger.clock import Clock
-from .ledger.effects import Executed
 from .ledger.encoding import base58, hex_address
 from .ledger.ledger import DEFAULT_EPOCH_MS, Ledger
-from .ledger.store import Checkpoint, Store
-from .rpc import render
+from .ledger.store import Store
+from .rpc.records import Records
 from .rpc.server import RpcServer
 
 _LOG = logging.getLogger(__name__)
@@ -31,10 +30,14 @@ class Localnet:
     :ivar faucet_url: where the faucet is served, None when it is not.
     :ivar chain_id: base58 digest of the genesis checkpoint, random per state directory.
     :ivar clock: settable time of the network.
+    :ivar stop: ends streams and stops serving, before the block that started it ends.
     """
 
-    def __init__(self, ledger: Ledger, url: str, faucet_url: str | None) -> None:
+    def __init__(
+        self, ledger: Ledger, url: str, faucet_url: str | None, stop: Callable[[], Awaitable[None]]
+    ) -> None:
         self.ledger = ledger
+        self.stop = stop
         self.url = url
         self.faucet_url = faucet_url
         self.chain_id = base58(ledger.chain)
@@ -80,8 +83,9 @@ class Localnet:
             if simulated_nitro_root is not None:
                 root = simulation_root(simulated_nitro_root, "localnet")
                 _LOG.warning("SIMULATED attestation is accepted: root %s", root.fingerprint)
-            ledger = Ledger(store, Clock(), _encode, epoch_ms=epoch_ms, simulated_nitro_root=root)
-            server = RpcServer(ledger)
+            records = Records()
+            ledger = Ledger(store, Clock(), records.encode, epoch_ms=epoch_ms, simulated_nitro_root=root)
+            server = RpcServer(ledger, records)
             host, port = parse_listen(listen)
             port = await server.start(host, port)
             stack.push_async_callback(server.stop)
@@ -95,7 +99,7 @@ class Localnet:
             if checkpoint_ms is not None:
                 heartbeat = asyncio.create_task(_beat(ledger, checkpoint_ms))
                 stack.callback(heartbeat.cancel)
-            yield Localnet(ledger, _url(host, port), faucet_url)
+            yield Localnet(ledger, _url(host, port), faucet_url, server.stop)
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -109,10 +113,6 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _encode(executed: Executed, checkpoint: Checkpoint) -> bytes:
-    return bytes(render.executed(executed, checkpoint.sequence, checkpoint.timestamp_ms))
 
 
 async def _beat(ledger: Ledger, interval_ms: int) -> None:

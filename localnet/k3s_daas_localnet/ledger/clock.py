@@ -32,6 +32,16 @@ class Clock:
         self._offset_ms += ms
         return max(self.now_ms(), now)
 
+    @property
+    def ahead_ms(self) -> int:
+        """How far it is ahead of real time."""
+        return self._offset_ms
+
+    def reset(self, ahead_ms: int) -> None:
+        """Takes the clock back to so far ahead of real time: a restored chain lives at its own time."""
+        self._offset_ms = ahead_ms
+        self._floor_ms = 0
+
     def not_before(self, ms: int) -> None:
         """Raises the clock to at least ``ms``: a restarted chain goes on where it was advanced to."""
         self._offset_ms += max(0, ms - self.now_ms())

@@ -22,7 +22,7 @@ from .errors import NotFound, Refused
 from .inputs import Inputs
 from .objects import CLOCK_ID, SUI_COIN, LedgerObject
 from .runtime import Context
-from .store import Checkpoint, Store
+from .store import Checkpoint, Snapshot, Store
 from .transaction import (
     GAS,
     Argument,
@@ -38,11 +38,13 @@ from .transaction import (
 
 DEFAULT_EPOCH_MS = 24 * 60 * 60 * 1000
 _GENESIS_SEED = "genesis_seed"
+_MAX_SNAPSHOT_NAME = 100
 # What pysui and other clients put on top of a simulated cost, in computation units.
 _BUDGET_OVERHEAD_UNITS = 1000
 
 Encode = Callable[[Executed, Checkpoint], bytes]
-Listener = Callable[[Checkpoint], None]
+# Told of every new checkpoint, and with None that the chain was taken back: then it is over.
+Listener = Callable[[Checkpoint | None], None]
 
 
 class Ledger:
@@ -77,6 +79,7 @@ class Ledger:
             self._begin()
         else:
             self._resume()
+            self._load_code()
         first = store.checkpoint(0)
         assert first is not None
         self.chain = first.digest
@@ -97,7 +100,12 @@ class Ledger:
         assert tip is not None
         self._tip = tip
         self.clock.not_before(tip.timestamp_ms)
+        self._objects.clear()
+        self._by_owner.clear()
         self._place(self._store.live_objects())
+
+    def _load_code(self) -> None:
+        """Gives the published packages' modules to the code."""
         framework = {module.address for module in self.code.modules()}
         for item in self._objects.values():
             if item.package is not None and item.object_id not in framework:
@@ -159,6 +167,10 @@ class Ledger:
         """The stored record of a transaction."""
         found = self._store.record(digest)
         return None if found is None else found[1]
+
+    def history(self, first: int, last: int, descending: bool, limit: int) -> list[tuple[int, int, bytes]]:
+        """Transactions of checkpoints ``first`` to ``last``: checkpoint, position in it and record."""
+        return self._store.history(first, last, descending, limit)
 
     def checkpoint(self, sequence: int | None = None, digest: bytes | None = None) -> Checkpoint:
         """A checkpoint by number or digest; without either the newest.
@@ -337,6 +349,55 @@ class Ledger:
         siblings.pop(object_id, None)
         if not siblings:
             del self._by_owner[before.owner.address]
+
+    # --- snapshots
+
+    def snapshots(self) -> list[Snapshot]:
+        """The states that can be restored, the oldest first."""
+        return self._store.snapshots()
+
+    def save(self, name: str) -> Snapshot:
+        """Names the state of now, and of the clock. It costs nothing: all versions are kept anyway.
+
+        :raises ValueError: the name is empty or longer than 100 characters.
+        """
+        if not 0 < len(name) <= _MAX_SNAPSHOT_NAME:
+            raise ValueError(f"a snapshot's name has 1 to {_MAX_SNAPSHOT_NAME} characters, found {name!r}")
+        snapshot = Snapshot(name, self._tip.sequence, self.clock.ahead_ms)
+        self._store.save_snapshot(snapshot)
+        return snapshot
+
+    def delete_snapshot(self, name: str) -> None:
+        """:raises NotFound: there is no such snapshot."""
+        self._store.delete_snapshot(self._snapshot(name).name)
+
+    def restore(self, name: str) -> Snapshot:
+        """Takes objects, history and clock back to a snapshot, and ends all streams.
+
+        What came after it never happened: later snapshots are forgotten, this one stays.
+
+        :raises NotFound: there is no such snapshot.
+        """
+        snapshot = self._snapshot(name)
+        before = self._package_ids()
+        self._store.roll_back(snapshot.checkpoint)
+        self.clock.reset(snapshot.clock_ms)
+        for listener in list(self.listeners):
+            listener(None)
+        self._resume()
+        if self._package_ids() != before:
+            self.code = CodeStore.with_framework()
+            self._load_code()
+        return snapshot
+
+    def _package_ids(self) -> set[bytes]:
+        return {object_id for object_id, item in self._objects.items() if item.package is not None}
+
+    def _snapshot(self, name: str) -> Snapshot:
+        found = {snapshot.name: snapshot for snapshot in self.snapshots()}
+        if name not in found:
+            raise NotFound(f"There is no snapshot {name!r}; there are: {', '.join(sorted(found)) or 'none'}")
+        return found[name]
 
     # --- faucet
 

@@ -10,24 +10,38 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .objects import LedgerObject, decode
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL);
-CREATE TABLE objects (id BLOB, version INTEGER, live INTEGER NOT NULL, body BLOB NOT NULL,
+-- An object version is written by one checkpoint (born) and replaced or removed by a later one (gone).
+CREATE TABLE objects (id BLOB, version INTEGER, born INTEGER NOT NULL, gone INTEGER, body BLOB NOT NULL,
                       PRIMARY KEY (id, version)) WITHOUT ROWID;
-CREATE INDEX live_objects ON objects (live) WHERE live = 1;
-CREATE TABLE transactions (digest BLOB PRIMARY KEY, checkpoint INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE INDEX live_objects ON objects (id) WHERE gone IS NULL;
+CREATE INDEX objects_born ON objects (born);
+CREATE INDEX objects_gone ON objects (gone) WHERE gone IS NOT NULL;
+CREATE TABLE transactions (digest BLOB PRIMARY KEY, checkpoint INTEGER NOT NULL, position INTEGER NOT NULL,
+                           record BLOB NOT NULL);
+CREATE UNIQUE INDEX history ON transactions (checkpoint, position);
 CREATE TABLE checkpoints (sequence INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, previous BLOB NOT NULL,
                           epoch INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL, total INTEGER NOT NULL,
                           transactions BLOB NOT NULL);
+CREATE TABLE snapshots (name TEXT PRIMARY KEY, checkpoint INTEGER NOT NULL, clock_ms INTEGER NOT NULL);
 """
 _SELECT_CHECKPOINT = (
     "SELECT sequence, digest, previous, epoch, timestamp_ms, total, transactions FROM checkpoints"
+)
+_SELECT_FORWARDS = (
+    "SELECT checkpoint, position, record FROM transactions "
+    "WHERE checkpoint BETWEEN ? AND ? ORDER BY checkpoint, position LIMIT ?"
+)
+_SELECT_BACKWARDS = _SELECT_FORWARDS.replace(
+    "checkpoint, position LIMIT", "checkpoint DESC, position DESC LIMIT"
 )
 _DATABASE = "ledger.sqlite3"
 _LOCK = "lock"
@@ -35,6 +49,18 @@ _LOCK = "lock"
 
 class StateError(RuntimeError):
     """The state directory can't be used. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A named state to come back to: that after a checkpoint.
+
+    :ivar clock_ms: how far the clock was ahead of real time, in ms.
+    """
+
+    name: str
+    checkpoint: int
+    clock_ms: int
 
 
 @dataclass(frozen=True)
@@ -56,13 +82,14 @@ class Checkpoint:
 class Store:
     """The database of one node.
 
-    :param directory: where to keep it, made when missing (mode 0700); None keeps everything in memory.
+    :param directory: where to keep it, made when missing (mode 0700); None keeps it in a temporary file that
+        is gone at the end: history only grows, and memory is not for that.
     :raises StateError: another node uses the directory, or it was written by another version.
     """
 
     def __init__(self, directory: Path | None) -> None:
         self._lock: int | None = None
-        path = ":memory:"
+        path = ""  # SQLite's name for a temporary file
         if directory is not None:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = _lock(directory / _LOCK)
@@ -108,7 +135,7 @@ class Store:
 
     def live_objects(self) -> Iterator[LedgerObject]:
         """The newest version of everything that exists."""
-        for (body,) in self._db.execute("SELECT body FROM objects WHERE live = 1"):
+        for (body,) in self._db.execute("SELECT body FROM objects WHERE gone IS NULL"):
             yield decode(body)
 
     def object_at(self, object_id: bytes, version: int) -> LedgerObject | None:
@@ -124,6 +151,12 @@ class Store:
             "SELECT checkpoint, record FROM transactions WHERE digest = ?", (digest,)
         ).fetchone()
         return None if row is None else (row[0], bytes(row[1]))
+
+    def history(self, first: int, last: int, descending: bool, limit: int) -> list[tuple[int, int, bytes]]:
+        """Transactions of checkpoints ``first`` to ``last``: checkpoint, position in it and record."""
+        statement = _SELECT_BACKWARDS if descending else _SELECT_FORWARDS
+        rows = self._db.execute(statement, (first, last, limit))
+        return [(row[0], row[1], bytes(row[2])) for row in rows]
 
     def checkpoint(self, sequence: int) -> Checkpoint | None:
         return self._checkpoint("sequence = ?", sequence)
@@ -155,17 +188,17 @@ class Store:
         :param records: digest and record of each transaction.
         :param removed: ids of objects that stopped existing (deleted or wrapped).
         """
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction() as db:
+            replace = "UPDATE objects SET gone = ? WHERE id = ? AND gone IS NULL"
             for object_id in removed:
-                db.execute("UPDATE objects SET live = 0 WHERE id = ? AND live = 1", (object_id,))
+                db.execute(replace, (checkpoint.sequence, object_id))
             for item in written:
-                db.execute("UPDATE objects SET live = 0 WHERE id = ? AND live = 1", (item.object_id,))
-                row = (item.object_id, item.version, item.encoded)
-                db.execute("INSERT INTO objects VALUES (?, ?, 1, ?)", row)
-            for digest, record in records:
-                db.execute("INSERT INTO transactions VALUES (?, ?, ?)", (digest, checkpoint.sequence, record))
+                db.execute(replace, (checkpoint.sequence, item.object_id))
+                row = (item.object_id, item.version, checkpoint.sequence, item.encoded)
+                db.execute("INSERT INTO objects VALUES (?, ?, ?, NULL, ?)", row)
+            for position, (digest, record) in enumerate(records):
+                found = (digest, checkpoint.sequence, position, record)
+                db.execute("INSERT INTO transactions VALUES (?, ?, ?, ?)", found)
             db.execute(
                 "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -178,9 +211,42 @@ class Store:
                     b"".join(checkpoint.transactions),
                 ),
             )
-            db.execute("COMMIT")
+
+    # --- snapshots
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keeps a name for a state; an older snapshot of that name is forgotten."""
+        row = (snapshot.name, snapshot.checkpoint, snapshot.clock_ms)
+        self._db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", row)
+
+    def delete_snapshot(self, name: str) -> None:
+        self._db.execute("DELETE FROM snapshots WHERE name = ?", (name,))
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots, the oldest state first."""
+        rows = self._db.execute("SELECT name, checkpoint, clock_ms FROM snapshots ORDER BY checkpoint, name")
+        return [Snapshot(*row) for row in rows]
+
+    def roll_back(self, checkpoint: int) -> None:
+        """Undoes everything after a checkpoint, and forgets the snapshots of what is undone."""
+        with self._transaction() as db:
+            for statement in (
+                "DELETE FROM objects WHERE born > ?",
+                "UPDATE objects SET gone = NULL WHERE gone > ?",
+                "DELETE FROM transactions WHERE checkpoint > ?",
+                "DELETE FROM checkpoints WHERE sequence > ?",
+                "DELETE FROM snapshots WHERE checkpoint > ?",
+            ):
+                db.execute(statement, (checkpoint,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+            self._db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            self._db.execute("ROLLBACK")
             raise
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from .protocol import Message
+from .protocol import Message, protobuf
 
 _Tree = dict[str, Any]
+# What is below a google.protobuf.Value is the object's own, not the protocol's.
+_ANYTHING = protobuf.__name__
 
 
 class Mask:
@@ -30,15 +32,10 @@ class Mask:
         paths = list(requested.paths) if requested is not None and requested.paths else list(default)
         if "*" in paths:
             return Mask()
-        known = {field.name for field in dataclasses.fields(message)}
         tree: _Tree = {}
         for path in paths:
             parts = path.split(".")
-            if parts[0] not in known:
-                raise GRPCError(
-                    Status.INVALID_ARGUMENT,
-                    f"invalid read_mask path: {path!r} is no field of {message.__name__}",
-                )
+            _check(parts, path, message)
             _add(tree, parts)
         return Mask(tree)
 
@@ -65,6 +62,22 @@ class Mask:
                 if dataclasses.is_dataclass(item):
                     below.prune(item)
         return message
+
+
+def _check(parts: list[str], path: str, message: type) -> None:
+    """:raises GRPCError: INVALID_ARGUMENT, when a part of ``path`` is no field."""
+    for part in parts:
+        if part == "*" or message.__module__.startswith(_ANYTHING):
+            return
+        if not dataclasses.is_dataclass(message) or all(
+            field.name != part for field in dataclasses.fields(message)
+        ):
+            raise GRPCError(
+                Status.INVALID_ARGUMENT,
+                f"invalid read_mask path: {path!r}: {part!r} is no field of {message.__name__}",
+            )
+        kinds: Any = message
+        message = kinds._betterproto.cls_by_field[part]
 
 
 def _add(tree: _Tree, parts: list[str]) -> None:

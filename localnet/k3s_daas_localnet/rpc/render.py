@@ -129,8 +129,9 @@ def executed(outcome: Executed, checkpoint: int | None, timestamp_ms: int) -> Me
             for raw in outcome.signatures
         ],
         effects=_effects(outcome),
-        events=_events(outcome, checkpoint),
+        events=_events(outcome),
         checkpoint=checkpoint,
+        transaction_index=None if checkpoint is None else 0,
         timestamp=timestamp(timestamp_ms),
         balance_changes=[
             v2.BalanceChange(address=hex_address(address), coin_type=type_to_string(coin), amount=str(amount))
@@ -148,10 +149,10 @@ def gas_summary(gas: GasSummary) -> Message:
     )
 
 
-def _events(outcome: Executed, checkpoint: int | None) -> Message | None:
+def _events(outcome: Executed) -> Message | None:
     if not outcome.events:
         return None
-    sender, digest = hex_address(outcome.transaction.sender), base58(outcome.digest)
+    sender = hex_address(outcome.transaction.sender)
 
     def event(index: int, found: Event) -> Message:
         return v2.Event(
@@ -161,8 +162,6 @@ def _events(outcome: Executed, checkpoint: int | None) -> Message | None:
             event_type=type_to_string(found.type),
             contents=v2.Bcs(name=type_to_string(found.type), value=found.contents),
             json=value(found.json),
-            checkpoint=checkpoint,
-            transaction_digest=digest,
             event_index=index,
         )
 

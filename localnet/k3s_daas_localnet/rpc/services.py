@@ -13,9 +13,9 @@ from typing import TypeVar
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from ..ledger import encoding, limits
+from ..ledger import encoding, limits, signatures, wire
 from ..ledger.encoding import base58, hex_address
-from ..ledger.errors import NotFound
+from ..ledger.errors import NotFound, Refused
 from ..ledger.gas import REFERENCE_GAS_PRICE
 from ..ledger.ledger import Ledger
 from ..ledger.objects import SUI, LedgerObject
@@ -27,15 +27,21 @@ from ..vm.values import from_bcs
 from . import packages, render, transactions
 from .masks import Mask
 from .protocol import Message, rpc, v2
+from .records import Records
 
 T = TypeVar("T")
 
 SERVER = "k3s-daas-localnet"
+CHECKPOINT_DEFAULT = ("sequence_number", "digest")
+TRANSACTION_DEFAULT = ("digest",)
+EVENT_DEFAULT = ("package_id", "module", "sender", "event_type", "contents", "json")
 CHAIN_NAME = "localnet"
 _DEFAULT_PAGE = 50
 _MAX_PAGE = 1000
 _MAX_BATCH = 1000
 _SUI_DECIMALS = 9
+# What is hashed before the message: the intent a wallet shows its owner.
+_INTENTS = {"TransactionData": b"\x00\x00\x00", "PersonalMessage": b"\x03\x00\x00"}
 
 
 def address(text: str | None) -> bytes:
@@ -74,8 +80,9 @@ def _batch(items: list[T]) -> list[T]:
 class Services:
     """All implemented calls."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, records: Records) -> None:
         self.ledger = ledger
+        self._records = records
 
     # --- LedgerService
 
@@ -131,11 +138,11 @@ class Services:
         return v2.BatchGetObjectsResponse(objects=[one(item) for item in _batch(request.requests)])
 
     def get_transaction(self, request: Message) -> Message:
-        mask = Mask.of(request.read_mask, ["digest"], v2.ExecutedTransaction)
+        mask = Mask.of(request.read_mask, TRANSACTION_DEFAULT, v2.ExecutedTransaction)
         return v2.GetTransactionResponse(transaction=self.transaction(_digest(request.digest), mask))
 
     def batch_get_transactions(self, request: Message) -> Message:
-        mask = Mask.of(request.read_mask, ["digest"], v2.ExecutedTransaction)
+        mask = Mask.of(request.read_mask, TRANSACTION_DEFAULT, v2.ExecutedTransaction)
 
         def one(digest: str) -> Message:
             try:
@@ -149,7 +156,7 @@ class Services:
         return v2.BatchGetTransactionsResponse(transactions=found)
 
     def get_checkpoint(self, request: Message) -> Message:
-        mask = Mask.of(request.read_mask, ["sequence_number", "digest"], v2.Checkpoint)
+        mask = Mask.of(request.read_mask, CHECKPOINT_DEFAULT, v2.Checkpoint)
         digest = _digest(request.digest) if request.digest is not None else None
         found = self.ledger.checkpoint(request.sequence_number, digest)
         return v2.GetCheckpointResponse(checkpoint=self.checkpoint(found, mask))
@@ -235,17 +242,20 @@ class Services:
     def list_package_versions(self, request: Message) -> Message:
         found = self._package(request.package_id)
         assert found.package is not None
-        versions = [
-            v2.PackageVersion(package_id=hex_address(item.object_id), version=item.version)
-            for item in self.ledger.package_versions(found.package.original_id)
+        versions = self.ledger.package_versions(found.package.original_id)
+        page, token = _page(versions, request, lambda item: item.version.to_bytes(8, "big"))
+        shown = [
+            v2.PackageVersion(package_id=hex_address(item.object_id), version=item.version) for item in page
         ]
-        return v2.ListPackageVersionsResponse(versions=versions)
+        return v2.ListPackageVersionsResponse(versions=shown, next_page_token=token)
 
     # --- TransactionExecutionService
 
     def simulate_transaction(self, request: Message) -> Message:
         mask = Mask.of(request.read_mask, ["*"], v2.SimulateTransactionResponse)
-        transaction = transactions.from_message(request.transaction, price=REFERENCE_GAS_PRICE)
+        transaction = transactions.from_message(
+            request.transaction, price=REFERENCE_GAS_PRICE, find=self.ledger.find, code=self.ledger.code
+        )
         outcome = self.ledger.simulate(
             transaction,
             checks=request.checks != v2.SimulateTransactionRequestTransactionChecks.DISABLED,
@@ -272,11 +282,32 @@ class Services:
         message = request.transaction
         if message is None or message.bcs is None or not message.bcs.value:
             raise GRPCError(Status.INVALID_ARGUMENT, "transaction.bcs is missing: send the signed bytes")
-        transaction = transactions.from_message(message, price=REFERENCE_GAS_PRICE)
+        transaction = wire.parse(message.bcs.value)
         record = self.ledger.execute(transaction, [_signature(item) for item in request.signatures])
-        return v2.ExecuteTransactionResponse(transaction=self._executed(record, mask))
+        return v2.ExecuteTransactionResponse(transaction=self.masked(self._records.decode(record), mask))
 
-    # --- shared with the subscription
+    # --- SignatureVerificationService
+
+    def verify_signature(self, request: Message) -> Message:
+        message = request.message
+        if message is None or message.name not in _INTENTS:
+            raise GRPCError(
+                Status.INVALID_ARGUMENT,
+                f"message.name is one of {', '.join(_INTENTS)}: found {message and message.name!r}",
+            )
+        if request.signature is None:
+            raise GRPCError(Status.INVALID_ARGUMENT, "the signature is missing")
+        digest = encoding.blake2b(_INTENTS[message.name] + bytes(message.value or b""))
+        try:
+            signer = signatures.signer(_signature(request.signature), digest)
+        except Refused as error:
+            return v2.VerifySignatureResponse(is_valid=False, reason=str(error))
+        if request.address is not None and signer != address(request.address):
+            reason = f"the signature is by {hex_address(signer)}, not by {request.address}"
+            return v2.VerifySignatureResponse(is_valid=False, reason=reason)
+        return v2.VerifySignatureResponse(is_valid=True)
+
+    # --- shared with lists and subscriptions
 
     def checkpoint(self, found: Checkpoint, mask: Mask) -> Message:
         """A ``Checkpoint`` with its transactions, where ``mask`` asks for them."""
@@ -301,10 +332,32 @@ class Services:
 
     def transaction(self, digest: bytes, mask: Mask) -> Message:
         """:raises GRPCError: NOT_FOUND."""
+        return self.masked(self.executed(digest), mask)
+
+    def executed(self, digest: bytes) -> Message:
+        """An ``ExecutedTransaction`` with all but its object set.
+
+        :raises GRPCError: NOT_FOUND.
+        """
         record = self.ledger.record(digest)
         if record is None:
             raise GRPCError(Status.NOT_FOUND, f"Transaction {base58(digest)} not found")
-        return self._executed(record, mask)
+        return self._records.decode(record)
+
+    def masked(self, message: Message, mask: Mask) -> Message:
+        """The parts of an ``executed`` transaction that ``mask`` asks for; prunes ``message`` itself."""
+        if "objects" in mask:
+            below = mask.under("objects").under("objects")
+            message.objects = v2.ObjectSet(objects=self._object_set(message.effects.changed_objects, below))
+        return mask.prune(message)
+
+    @staticmethod
+    def standalone(event: Message, transaction: Message) -> Message:
+        """An event with the place it happened, which it doesn't carry inside of its transaction."""
+        event.checkpoint = transaction.checkpoint
+        event.transaction_digest = transaction.digest
+        event.transaction_index = transaction.transaction_index or 0
+        return event
 
     # --- helpers
 
@@ -314,13 +367,6 @@ class Services:
 
     def _object(self, item: LedgerObject, mask: Mask) -> Message:
         return render.ledger_object(item, self.ledger.code, mask)
-
-    def _executed(self, record: bytes, mask: Mask) -> Message:
-        message = v2.ExecutedTransaction.parse(record)
-        if "objects" in mask:
-            below = mask.under("objects").under("objects")
-            message.objects = v2.ObjectSet(objects=self._object_set(message.effects.changed_objects, below))
-        return mask.prune(message)
 
     def _object_set(self, changes: list[Message], mask: Mask) -> list[Message]:
         """All versions a transaction read and wrote."""

@@ -7,6 +7,7 @@ from typing import Any
 from ..ledger import encoding, wire
 from ..ledger.encoding import base58, hex_address
 from ..ledger.errors import Refused
+from ..ledger.inputs import Find
 from ..ledger.transaction import (
     GAS,
     Argument,
@@ -26,7 +27,9 @@ from ..ledger.transaction import (
     TransferObjects,
     Upgrade,
 )
+from ..vm import CodeStore
 from ..vm.types import parse_type, type_to_string
+from . import resolve
 from .protocol import Message, v2
 
 
@@ -146,10 +149,11 @@ def _command(command: Command) -> Message:
             return v2.Command(upgrade=upgrade)
 
 
-def from_message(message: Message, *, price: int) -> TransactionData:
+def from_message(message: Message, *, price: int, find: Find, code: CodeStore) -> TransactionData:
     """Reads a transaction out of a request: from its BCS when it has one, else from its fields.
 
     :param price: gas price in MIST for a transaction that names none.
+    :param find: gives the objects that it names by id alone.
     :raises Refused: it is incomplete or malformed.
     """
     if message is None:
@@ -161,29 +165,50 @@ def from_message(message: Message, *, price: int) -> TransactionData:
     if programmable is None or not message.sender:
         raise Refused("The request holds neither BCS nor a programmable transaction with its sender")
     try:
-        sender = encoding.address(message.sender)
+        sender = _address(message.sender)
         payment = message.gas_payment
+        commands = tuple(_read_command(item) for item in programmable.commands)
+        last = _read_expiration(message.expiration)
         data = TransactionData(
-            inputs=tuple(_read_input(item) for item in programmable.inputs),
-            commands=tuple(_read_command(item) for item in programmable.commands),
+            inputs=tuple(
+                _read_input(item, position, commands, find, code)
+                for position, item in enumerate(programmable.inputs)
+            ),
+            commands=commands,
             sender=sender,
             payment=tuple(_read_ref(item) for item in payment.objects) if payment else (),
-            gas_owner=encoding.address(payment.owner) if payment and payment.owner else sender,
+            gas_owner=_address(payment.owner) if payment and payment.owner else sender,
             price=(payment.price if payment else None) or price,
             budget=(payment.budget if payment else None) or 0,
+            expires_after=last,
         )
         return wire.encode(data)
     except ValueError as error:
         raise Refused(f"The transaction in the request is malformed: {error}") from error
 
 
+def _address(text: str | None) -> bytes:
+    return encoding.address(text or "")
+
+
+def _read_expiration(message: Message) -> int | None:
+    kinds = v2.TransactionExpirationTransactionExpirationKind
+    if message is None or message.kind in (None, kinds.TRANSACTION_EXPIRATION_KIND_UNKNOWN, kinds.NONE):
+        return None
+    if message.kind != kinds.EPOCH:
+        raise ValueError(f"expiration {message.kind} is only supported in BCS")
+    return message.epoch or 0
+
+
 def _read_ref(message: Message) -> ObjectRef:
     # Only the id is needed to simulate: an absent version means the current one.
     digest = encoding.from_base58(message.digest) if message.digest else b""
-    return ObjectRef(encoding.address(message.object_id), message.version or 0, digest)
+    return ObjectRef(_address(message.object_id), message.version or 0, digest)
 
 
-def _read_input(message: Message) -> Input:
+def _read_input(
+    message: Message, position: int, commands: tuple[Command, ...], find: Find, code: CodeStore
+) -> Input:
     kinds = v2.InputInputKind
     if message.object_id is None:
         if message.pure is None:
@@ -192,15 +217,20 @@ def _read_input(message: Message) -> Input:
     match message.kind:
         case kinds.SHARED:
             mutable = bool(message.mutable) or message.mutability == v2.InputMutability.MUTABLE
-            return SharedInput(encoding.address(message.object_id), message.version or 0, mutable)
+            return SharedInput(_address(message.object_id), message.version or 0, mutable)
         case kinds.RECEIVING:
             return ReceivingInput(_read_ref(message))
-        case _:
+        case kinds.IMMUTABLE_OR_OWNED:
             return OwnedInput(_read_ref(message))
+        case _:
+            object_id = _address(message.object_id)
+            return resolve.unresolved(object_id, message, position, commands, find, code)
 
 
 def _read_argument(message: Message) -> Argument:
     kinds = v2.ArgumentArgumentKind
+    if message is None:
+        raise ValueError("a command lacks an argument")
     match message.kind:
         case kinds.GAS:
             return GAS
@@ -221,7 +251,7 @@ def _read_arguments(messages: list[Any]) -> tuple[Argument, ...]:
 def _read_command(message: Message) -> Command:
     if (call := message.move_call) is not None:
         return MoveCall(
-            encoding.address(call.package),
+            _address(call.package),
             call.module or "",
             call.function or "",
             tuple(parse_type(item) for item in call.type_arguments),
@@ -234,7 +264,7 @@ def _read_command(message: Message) -> Command:
     if (merge := message.merge_coins) is not None:
         return MergeCoins(_read_argument(merge.coin), _read_arguments(merge.coins_to_merge))
     if (publish := message.publish) is not None:
-        dependencies = tuple(encoding.address(item) for item in publish.dependencies)
+        dependencies = tuple(_address(item) for item in publish.dependencies)
         return Publish(tuple(publish.modules), dependencies)
     if (vector := message.make_move_vector) is not None:
         element = parse_type(vector.element_type) if vector.element_type else None
@@ -242,8 +272,8 @@ def _read_command(message: Message) -> Command:
     if (upgrade := message.upgrade) is not None:
         return Upgrade(
             tuple(upgrade.modules),
-            tuple(encoding.address(item) for item in upgrade.dependencies),
-            encoding.address(upgrade.package),
+            tuple(_address(item) for item in upgrade.dependencies),
+            _address(upgrade.package),
             _read_argument(upgrade.ticket),
         )
     raise ValueError("unknown command")

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
+import pysui.sui.sui_grpc.suimsgs.sui.rpc.v2 as v2
 import pytest
 from localnet_wallet import Probe, Wallet, arg, pure, result
 
@@ -35,6 +36,9 @@ class Books:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.burnt = 0
+        for _, _, record in ledger.history(0, ledger.tip.sequence, False, 1000):
+            gas = v2.ExecutedTransaction.parse(record).effects.gas_used
+            self.burnt += (gas.computation_cost or 0) + (gas.non_refundable_storage_fee or 0)
         self.executed = 0
         self._encode = ledger._encode
         ledger._encode = self.encode

@@ -40,7 +40,7 @@ _SECONDS = 5.0
 _MEGABYTES = 400
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def loops() -> AsyncIterator[tuple[Wallet, str]]:
     """A wallet with 1,000 SUI, and the package."""
     code = compiler.build(_PACKAGE)

@@ -31,7 +31,7 @@ SUI = 10**9
 Serve = Callable[..., Awaitable[tuple[asyncio.subprocess.Process, dict[str, Any]]]]
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """`await serve(options…)`: process and what it said when it was ready. Killed at the end."""
     started: list[asyncio.subprocess.Process] = []
@@ -101,13 +101,19 @@ async def test_a_killed_network_goes_on_where_it_was(
 
 async def test_sigterm_stops_it_with_a_subscriber_connected(serve: Serve) -> None:
     process, ready = await serve("--checkpoint-ms=20")
-    async with Wallet.connect(ready["rpc"], seed=5) as wallet:
+    async with Wallet.connect(ready["rpc"], seed=5) as wallet, httpx.AsyncClient() as http:
+        path = "/sui.rpc.v2.SubscriptionService/SubscribeCheckpoints"
+        web = {"content-type": "application/grpc-web+proto"}
+        asked = http.build_request("POST", ready["rpc"] + path, headers=web, content=bytes(5))
+        assert (await http.send(asked, stream=True)).status_code == 200
         opened = await wallet.client.execute_grpc_request(request=SubscribeCheckpoints(field_mask=["*"]))
         cursors = [(await asyncio.wait_for(anext(opened.result_data), 5)).cursor for _ in range(3)]
         # Checkpoints come without transactions too, so that followers see that the chain is alive.
         assert cursors == list(range(cursors[0], cursors[0] + 3))
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 2) == 0
+        assert process.stderr is not None
+        assert await process.stderr.read() == b""
 
 
 async def test_two_networks_do_not_share_a_directory(serve: Serve, tmp_path: Path) -> None:
@@ -139,7 +145,7 @@ async def test_a_taken_port_is_an_error(serve: Serve) -> None:
 async def test_state_of_another_format_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ledger.sqlite3") as database:
         database.execute("PRAGMA user_version = 99")
-    with pytest.raises(StateError, match="has format 99, this version reads 1"):
+    with pytest.raises(StateError, match="has format 99, this version reads 2"):
         async with Localnet.start(tmp_path):
             pass
 
