@@ -12,6 +12,7 @@ PYTHON ?= python3
 STATE := .state
 BIN := .venv/bin
 COMPILER := localnet/k3s_daas_localnet/compiler
+SECOND_CLIENT := tests/localnet/mysten
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -42,6 +43,12 @@ $(STATE)/compiler: $(COMPILER)/package.json $(COMPILER)/package-lock.json
 	@npm ci --silent --no-audit --no-fund --prefix $(COMPILER)
 	@touch $@
 
+$(STATE)/second-client: $(SECOND_CLIENT)/package.json $(SECOND_CLIENT)/package-lock.json
+	@echo "== the localnet's second client"
+	@mkdir -p $(STATE)
+	@npm ci --silent --no-audit --no-fund --prefix $(SECOND_CLIENT)
+	@touch $@
+
 $(STATE)/image.ready: $(wildcard molecule/resources/testhosts/*.py) | $(STATE)/packages
 	@echo "== image of the test hosts"
 	@$(PYTHON) molecule/resources/testhosts --state-dir $(STATE) image
@@ -57,7 +64,7 @@ demo: setup
 demo-down:
 	@$(PYTHON) molecule/resources/stage --name demo down
 
-test: setup lint
+test: setup $(STATE)/second-client lint
 	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 lint: $(STATE)/venv
