@@ -23,6 +23,7 @@ from contract_ledger import (
     Chain,
     Pay,
     Registry,
+    aborts,
     compiled,
     created,
     sha,
@@ -314,6 +315,20 @@ class Game:
                 args = [registry.operator_cap, bcs.address(self.admin), CLOCK]
                 return self.admin, "nautilus::appoint_master", args
 
+    def close(self) -> None:
+        """What would end a game early: migrating, a second registry, asking for attestation from now on."""
+        registry, call = self.registry, self.registry.call
+        with aborts("ENotUpgrade"):
+            call(self.admin, "worker_registry::migrate", registry.admin_cap)
+        Registry(self.chain, registry.package, self.admin)
+        call(self.admin, "nautilus::enable_attestation", registry.admin_cap)
+        with aborts("EAttestationRequired"):
+            call(
+                self.admin, "nautilus::appoint_master", registry.operator_cap, bcs.address(self.admin), CLOCK
+            )
+        self.compare_sums()
+        self.compare_all()
+
     def compare_sums(self) -> None:
         model, registry = self.model, self.registry.read()
         found = {key: int(registry[key]) for key in ("staked", "earned", "treasury")}
@@ -372,6 +387,7 @@ class Game:
 def test_random_calls_keep_the_money_right(seed: int) -> None:
     game = Game(random.Random(seed))  # noqa: S311 - reproducible on purpose
     game.play(STEPS)
+    game.close()
     succeeded = {action for (action, error), _ in game.outcomes.items() if error is None}
     assert succeeded >= set(ACTIONS) - {"wait"}, "the dice never made it: change the seed"
     assert game.model.withdrawn, "nothing was ever withdrawn: change the seed"
