@@ -26,7 +26,9 @@ help:
 $(STATE)/packages: Makefile
 	@echo "== Debian packages"
 	@mkdir -p $(STATE)
-	@dpkg-query --show $(PACKAGES) > /dev/null 2>&1 || { apt-get -qq update && \
+	@# By status: dpkg also knows packages that others only suggest, and lists them without an error.
+	@installed=$$(dpkg-query --show --showformat='$${db:Status-Status}\n' $(PACKAGES) 2> /dev/null | grep -c '^installed$$' || true); \
+	  test "$$installed" = $(words $(PACKAGES)) || { apt-get -qq update && \
 	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(PACKAGES) > /dev/null; }
 	@touch $@
 
