@@ -13,6 +13,7 @@ import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -43,14 +44,16 @@ from k3s_daas.registry import (
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
-from k3s_daas_master.http import api_app, webhook_app
+from k3s_daas_master.http import api_app
 from k3s_daas_master.service import assemble
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
+from k3s_daas_master.webhook import Webhook
 
 PACKAGE = "0x" + "aa" * 32
 REGISTRY = "0x" + "bb" * 32
 ADDRESS = "0x" + "cc" * 32
+OPERATOR_CAP = "0x" + "dd" * 32
 OWNER_A = "0x" + "0a" * 32
 OWNER_B = "0x" + "0b" * 32
 START_MS = 1_790_000_000_000
@@ -88,6 +91,7 @@ class FakeChain:
         self.moved = asyncio.Event()
         self.status_calls: list[dict[str, WorkerStatus]] = []
         self.announcements: list[tuple[str, str, bytes]] = []
+        self.operator: str | None = None
         self.refuse_statuses: Callable[[Mapping[str, WorkerStatus]], Exception | None] = lambda _: None
         self.refuse_reads: Exception | None = None
         self.opened_after: list[int | None] = []
@@ -111,6 +115,11 @@ class FakeChain:
                 done = batch.sequence
             await self.moved.wait()
             self._reading()
+
+    async def cap_holder(self, kind: str, cap_id: str) -> str | None:
+        self._reading()
+        assert (kind, cap_id) == ("OperatorCap", OPERATOR_CAP)
+        return self.operator
 
     async def snapshot(self) -> Snapshot:
         self._reading()
@@ -682,6 +691,8 @@ def config(tmp_path: Path) -> Config:
         key_file=tmp_path / "sui.key",
         state_dir=tmp_path,
         registration_burst=100,
+        unknown_token_burst=100,
+        operator_cap_id=OPERATOR_CAP,
     )
 
 
@@ -738,12 +749,12 @@ async def bench(clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKu
 
     state = await start()
     bench = Bench(
-        state, chain, kube, clock, config, _client(api_app(state)), _client(webhook_app(state)), lambda: None
+        state, chain, kube, clock, config, _client(api_app(state)), _webhook_client(state), lambda: None
     )
 
     async def restart() -> None:
         bench.state = await start()
-        bench.api, bench.webhook = _client(api_app(bench.state)), _client(webhook_app(bench.state))
+        bench.api, bench.webhook = _client(api_app(bench.state)), _webhook_client(bench.state)
         await bench.catch_up()
 
     bench.restart = restart
@@ -778,6 +789,43 @@ def make_cluster(kube: FakeKube) -> Cluster:
 def _client(app: Starlette) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=("10.9.9.9", 1234))
     return httpx.AsyncClient(transport=transport, base_url="https://master")
+
+
+def _webhook_client(state: State) -> httpx.AsyncClient:
+    app = Webhook(state.reviewer, state.metrics.token_reviews)
+    return httpx.AsyncClient(transport=RsgiTransport(app), base_url="http://webhook")
+
+
+class RsgiTransport(httpx.AsyncBaseTransport):
+    """Hands requests to an RSGI application; test_webhook.py has the real server in between."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        exchange = _Exchange(await request.aread())
+        scope = SimpleNamespace(method=request.method, path=request.url.path, headers=request.headers)
+        await self._app(scope, exchange)
+        assert exchange.response is not None
+        return exchange.response
+
+
+class _Exchange:
+    """The part of RSGI's HTTP protocol that the webhook uses."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.response: httpx.Response | None = None
+
+    async def __call__(self) -> bytes:
+        return self._body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), 1024):
+            yield self._body[start : start + 1024]
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.response = httpx.Response(status, headers=headers, content=body)
 
 
 @pytest.fixture

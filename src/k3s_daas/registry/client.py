@@ -418,6 +418,21 @@ class Registry:
                 best = max(best or (-1, ""), (int(found.json.get("epoch", 0)), found.id))
         return None if best is None else best[1]
 
+    async def cap_holder(self, kind: str, cap_id: str) -> str | None:
+        """The address that holds the `kind` with this id; None when no address does (it is gone or kept in
+        another object). MalformedRecord when the id is something else's."""
+        (found,) = await self.chain.get_objects([cap_id])
+        if found is None:
+            return None
+        wanted = f"{self.deployment.types_id}::worker_registry::{kind}"
+        of = found.json.get("registry")
+        if found.type != wanted or of != self.deployment.registry_id:
+            raise MalformedRecord(
+                f"Object {cap_id} is a {found.type} of registry {of}, wanted the {kind} of "
+                f"{self.deployment.registry_id}."
+            )
+        return found.owner if found.owner.startswith("0x") else None
+
     def _worker_call(self, function: str, node_id: str, *caps: str) -> Build:
         check_node_id(node_id)
 

@@ -72,6 +72,8 @@ class Config(BaseModel):
     package_id: ObjectId
     original_package_id: ObjectId | None = None
     registry_id: ObjectId
+    # The registry's OperatorCap: its holder is in the group k3s-daas:operators. None: nobody is.
+    operator_cap_id: ObjectId | None = None
     tee_mode: Literal["simulated", "nitro"]
     listen: Annotated[str, AfterValidator(_listen)] = "0.0.0.0:8443"
     webhook_listen: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:8444"
@@ -91,6 +93,9 @@ class Config(BaseModel):
     # Registrations one source address may try: a burst, then so many a second.
     registration_burst: Annotated[int, Field(ge=1, le=10_000)] = 20
     registration_per_s: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    # Requests with an unknown seal token, or without any, that one source address may try.
+    unknown_token_burst: Annotated[int, Field(ge=1, le=10_000)] = 20
+    unknown_token_per_s: Annotated[float, Field(gt=0, le=10_000)] = 1.0
 
     @model_validator(mode="after")
     def _network_rules(self) -> Config:

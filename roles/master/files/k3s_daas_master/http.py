@@ -1,4 +1,4 @@
-"""The two HTTP surfaces: the API for workers and operators (TLS), and the webhook on loopback."""
+"""The API for workers and operators, over TLS; the API server's webhook is in `webhook`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -19,12 +20,14 @@ from starlette.routing import Route
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import InvalidNodeId, check_node_id
 from k3s_daas_master.errors import ApiError, shown
+from k3s_daas_master.gate import Gate
 from k3s_daas_master.heartbeats import Reported
 from k3s_daas_master.metrics import CONTENT_TYPE
+from k3s_daas_master.ratelimit import source_of
 from k3s_daas_master.state import State
 
 MAX_BODY_BYTES = 16 * 1024
-_BODY_TIMEOUT_S = 10.0
+BODY_TIMEOUT_S = 10.0
 _MAX_U64 = 2**64 - 1
 _log = get_logger("k3s_daas_master.http")
 
@@ -59,7 +62,7 @@ def api_app(state: State) -> Starlette:
     """The API for workers, operators and probes."""
 
     async def register(request: Request) -> Response:
-        wait = state.limiter.take(_source(request))
+        wait = state.limiter.take(source_of(request.client))
         if wait:
             raise ApiError(
                 "rate_limited",
@@ -94,8 +97,9 @@ def api_app(state: State) -> Starlette:
     async def metrics(_: Request) -> Response:
         return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
-    return _app(
-        [
+    return Starlette(
+        middleware=[Middleware(Gate, state=state)],
+        routes=[
             Route(
                 "/api/v1/register-worker",
                 _counted(register, state.metrics.registrations, state),
@@ -110,24 +114,7 @@ def api_app(state: State) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
-        ]
-    )
-
-
-def webhook_app(state: State) -> Starlette:
-    """The API server's TokenReview webhook, and nothing else."""
-
-    async def token_review(request: Request) -> Response:
-        authenticated, answer = state.reviewer.review(await read_json(request))
-        state.metrics.token_reviews.labels("authenticated" if authenticated else "refused").inc()
-        return JSONResponse(answer)
-
-    return _app([Route("/token-review", token_review, methods=["POST"])])
-
-
-def _app(routes: list[Route]) -> Starlette:
-    return Starlette(
-        routes=routes,
+        ],
         exception_handlers={
             ApiError: _refused,
             HTTPException: _http_error,
@@ -145,13 +132,13 @@ def _counted(handler: Handler, counter: Counter, state: State) -> Handler:
             outcome = "ok"
         except ApiError as error:
             outcome = error.code
-            if not state.refusal_log.take(_source(request)):
+            if not state.refusal_log.take(source_of(request.client)):
                 _log.info(
                     "request refused",
                     path=request.url.path,
                     code=error.code,
                     found=shown(error.found),
-                    source=_source(request),
+                    source=source_of(request.client),
                 )
             raise
         finally:
@@ -161,17 +148,30 @@ def _counted(handler: Handler, counter: Counter, state: State) -> Handler:
     return counted
 
 
-def _source(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
 def _token(request: Request) -> str | None:
     return request.headers.get("x-seal-token")
 
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The request's JSON object, never more than MAX_BODY_BYTES of it. Raises ApiError."""
-    content_type = request.headers.get("content-type", "")
+    check_content_type(request.headers.get("content-type", ""))
+    try:
+        raw = await asyncio.wait_for(_read(request), BODY_TIMEOUT_S)
+    except TimeoutError:
+        raise bad_request(f"no whole body within {BODY_TIMEOUT_S:g} s", "a body sent at once") from None
+    except ClientDisconnect:
+        raise bad_request("a connection closed before the body's end", "a whole body") from None
+    try:
+        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise bad_request(f"{len(raw)} bytes that aren't JSON", "one JSON object") from None
+    if not isinstance(body, dict):
+        raise bad_request(f"a JSON {type(body).__name__}", "one JSON object")
+    return body
+
+
+def check_content_type(content_type: str) -> None:
+    """Raise ApiError unless it says JSON."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise ApiError(
             "wrong_content_type",
@@ -180,30 +180,17 @@ async def read_json(request: Request) -> dict[str, Any]:
             "Content-Type: application/json",
             "Set the header and send JSON.",
         )
-    try:
-        raw = await asyncio.wait_for(_read(request), _BODY_TIMEOUT_S)
-    except TimeoutError:
-        raise _bad_request(f"no whole body within {_BODY_TIMEOUT_S:g} s", "a body sent at once") from None
-    except ClientDisconnect:
-        raise _bad_request("a connection closed before the body's end", "a whole body") from None
-    try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise _bad_request(f"{len(raw)} bytes that aren't JSON", "one JSON object") from None
-    if not isinstance(body, dict):
-        raise _bad_request(f"a JSON {type(body).__name__}", "one JSON object")
-    return body
 
 
 async def _read(request: Request) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise _too_large(f"{declared} bytes announced")
+        raise too_large(f"{declared} bytes announced")
     raw = b""
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > MAX_BODY_BYTES:
-            raise _too_large(f"more than {MAX_BODY_BYTES} bytes sent")
+            raise too_large(f"more than {MAX_BODY_BYTES} bytes sent")
     return raw
 
 
@@ -218,19 +205,19 @@ def _validated(model: type[_Model], body: dict[str, Any]) -> _Model:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise _bad_request(
+        raise bad_request(
             f"{where}: {first['msg']}", "node_id (text) and timestamp_ms (whole number)"
         ) from None
     except InvalidNodeId as error:
-        raise _bad_request(str(error), "an RFC 1123 label as node_id") from None
+        raise bad_request(str(error), "an RFC 1123 label as node_id") from None
     return checked
 
 
-def _bad_request(found: str, wanted: str) -> ApiError:
+def bad_request(found: str, wanted: str) -> ApiError:
     return ApiError("bad_request", "The request can't be read.", found, wanted, "Correct the request.")
 
 
-def _too_large(found: str) -> ApiError:
+def too_large(found: str) -> ApiError:
     return ApiError(
         "body_too_large",
         "The body is too large.",

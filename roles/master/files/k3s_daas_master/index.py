@@ -84,9 +84,11 @@ class TokenIndex:
     def find(self, token: str) -> TokenView | None:
         """The token's record, whatever its state, or None. Raises seal.InvalidSealToken."""
         digest = seal.commitment(token)
+        # The lookup's time may tell whether some stored digest begins like this one. That helps nobody:
+        # digests are public (they are the commitments on-chain), and to try another digest is to try another
+        # 256-bit token. No comparison ever touches a token itself, so there is nothing to guess byte by byte.
+        # That the digests are equal is decided in constant time all the same.
         view = self._by_commitment.get(digest)
-        # A dictionary's lookup may tell by its time how much of a key agreed. It works on the digest, of
-        # which a caller can choose nothing without knowing a token; the deciding compare is constant-time.
         if view is None or not hmac.compare_digest(view.commitment, digest):
             return None
         return view
@@ -108,15 +110,13 @@ class TokenIndex:
 
     def load(self, snapshot: Snapshot) -> None:
         """Replace everything by `snapshot`."""
-        self.workers = {
-            w.node_id: WorkerView(w.node_id, w.owner, w.stake_mist, w.status, w.registered_at_ms)
-            for w in snapshot.workers.values()
-        }
+        self.workers, self._live_per_owner = {}, {}
+        for w in snapshot.workers.values():
+            self._put_worker(WorkerView(w.node_id, w.owner, w.stake_mist, w.status, w.registered_at_ms))
         self._by_commitment, self._worker_tokens, self._owner_tokens = {}, {}, {}
         for record in [*snapshot.worker_tokens.values(), *snapshot.owner_tokens.values()]:
             self._put_token(_view_of(record))
         self.master = snapshot.master
-        self._count_live()
         self.loaded = True
 
     def apply(self, event: RegistryEvent) -> None:
@@ -127,7 +127,7 @@ class TokenIndex:
             case StakeDeposited():
                 worker = self.workers.get(event.node_id)
                 if worker is not None:
-                    self.workers[event.node_id] = replace(worker, stake_mist=event.stake_mist)
+                    self._put_worker(replace(worker, stake_mist=event.stake_mist))
             case WorkerStatusChanged():
                 self._set_status(event.node_id, event.new_status)
             case SlashProposed():
@@ -137,8 +137,8 @@ class TokenIndex:
             case WorkerSlashed():
                 worker = self.workers.get(event.node_id)
                 if worker is not None:
-                    self.workers[event.node_id] = replace(
-                        worker, status=WorkerStatus.SLASHED, stake_mist=event.remaining_mist
+                    self._put_worker(
+                        replace(worker, status=WorkerStatus.SLASHED, stake_mist=event.remaining_mist)
                     )
             case StakeWithdrawn():
                 self._withdraw(event)
@@ -161,8 +161,22 @@ class TokenIndex:
                 if self.master is not None and event.epoch == self.master.epoch:
                     self.master = None
             case _:
-                return
-        self._count_live()
+                pass
+
+    def _put_worker(self, worker: WorkerView) -> None:
+        self._count(self.workers.get(worker.node_id), -1)
+        self.workers[worker.node_id] = worker
+        self._count(worker, 1)
+
+    def _drop_worker(self, node_id: str) -> None:
+        self._count(self.workers.pop(node_id, None), -1)
+
+    def _count(self, worker: WorkerView | None, change: int) -> None:
+        # Kept with each change: counting thousands anew for every event would hold up token checks.
+        if worker is not None and worker.live:
+            live = self._live_per_owner.pop(worker.owner, 0) + change
+            if live:
+                self._live_per_owner[worker.owner] = live
 
     def _register(self, event: WorkerRegistered) -> None:
         known = self.workers.get(event.node_id)
@@ -173,14 +187,16 @@ class TokenIndex:
         # from after it follow.
         self._drop_worker_token(event.node_id)
         if known is None or known.status is not WorkerStatus.SLASHED:
-            self.workers[event.node_id] = WorkerView(
-                event.node_id, event.owner, event.stake_mist, WorkerStatus.PENDING, event.timestamp_ms
+            self._put_worker(
+                WorkerView(
+                    event.node_id, event.owner, event.stake_mist, WorkerStatus.PENDING, event.timestamp_ms
+                )
             )
 
     def _set_status(self, node_id: str, status: WorkerStatus) -> None:
         worker = self.workers.get(node_id)
         if worker is not None and worker.status is not WorkerStatus.SLASHED:
-            self.workers[node_id] = replace(worker, status=status)
+            self._put_worker(replace(worker, status=status))
 
     def _withdraw(self, event: StakeWithdrawn) -> None:
         worker = self.workers.get(event.node_id)
@@ -191,9 +207,9 @@ class TokenIndex:
             return
         if worker.status is WorkerStatus.SLASHED:
             # The contract keeps the records of the slashed for ever.
-            self.workers[event.node_id] = replace(worker, stake_mist=0)
+            self._put_worker(replace(worker, stake_mist=0))
             return
-        del self.workers[event.node_id]
+        self._drop_worker(event.node_id)
         self._drop_worker_token(event.node_id)
 
     def _create_token(self, event: SealTokenCreated) -> None:
@@ -235,13 +251,6 @@ class TokenIndex:
         old = self._worker_tokens.pop(node_id, None)
         if old is not None:
             self._by_commitment.pop(old.commitment, None)
-
-    def _count_live(self) -> None:
-        counts: dict[str, int] = {}
-        for worker in self.workers.values():
-            if worker.live:
-                counts[worker.owner] = counts.get(worker.owner, 0) + 1
-        self._live_per_owner = counts
 
 
 def _view_of(record: SealTokenRecord) -> TokenView:

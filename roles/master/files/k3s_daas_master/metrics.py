@@ -36,7 +36,16 @@ class Metrics:
             registry=self.registry,
         )
         self.token_reviews = Counter(
-            "k3s_daas_token_reviews", "Token reviews by outcome", ["outcome"], registry=self.registry
+            "k3s_daas_token_reviews",
+            "Token reviews by outcome (authenticated, refused or an error code)",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.strangers = Counter(
+            "k3s_daas_strangers",
+            "API requests with an unknown seal token or none, by outcome (heard or refused)",
+            ["outcome"],
+            registry=self.registry,
         )
 
     def watch(self, state: State) -> None:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 
 from k3s_daas_master.clock import Clock
 
 _MAX_SOURCES = 10_000
+
+
+def source_of(client: tuple[str, int] | None) -> str:
+    """Whom a request's tries are counted for: the peer's IPv4 address, or its IPv6 network of 64 bits.
+
+    Whoever has one IPv6 address usually has all 2^64 of its network.
+    """
+    if client is None:
+        return ""
+    try:
+        address = ipaddress.ip_address(client[0])
+    except ValueError:
+        return client[0]
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))
 
 
 class RateLimiter:

@@ -25,16 +25,18 @@ from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.heartbeats import Heartbeats
-from k3s_daas_master.http import MAX_BODY_BYTES, api_app, webhook_app
+from k3s_daas_master.http import MAX_BODY_BYTES, api_app
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
+from k3s_daas_master.operators import Operators, ReadsCap
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import ReadsWorkers, Remover
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
 from k3s_daas_master.tokenreview import TokenReviewer
+from k3s_daas_master.webhook import Webhook, WebhookServer
 
 _log = get_logger("k3s_daas_master.service")
 
@@ -49,7 +51,7 @@ _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
 
 
-class RegistryAccess(ReadsRegistry, ReadsWorkers, WritesRegistry, Protocol):
+class RegistryAccess(ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, Protocol):
     """All that the parts ask of the on-chain registry."""
 
 
@@ -118,6 +120,7 @@ def assemble(
         bootstrap_ttl_ms=int(config.bootstrap_ttl_s * 1000),
         clock=clock,
     )
+    operators = Operators(registry, config.operator_cap_id, clock)
     state = State(
         config=config,
         index=index,
@@ -129,8 +132,10 @@ def assemble(
         remover=remover,
         registrar=registrar,
         heartbeats=heartbeats,
-        reviewer=TokenReviewer(index, view),
+        operators=operators,
+        reviewer=TokenReviewer(index, view, operators),
         limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
+        stranger_limiter=RateLimiter(config.unknown_token_burst, config.unknown_token_per_s, clock),
         refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
         metrics=Metrics(),
     )
@@ -154,7 +159,7 @@ class Server(uvicorn.Server):
         yield
 
 
-def _server(app: Starlette, tls: tuple[str, str] | None = None) -> Server:
+def _server(app: Starlette, tls: tuple[str, str]) -> Server:
     settings = uvicorn.Config(
         app,
         log_config=None,
@@ -168,8 +173,8 @@ def _server(app: Starlette, tls: tuple[str, str] | None = None) -> Server:
         ws="none",
         # The address of the peer itself: nobody stands in front of us, and a header can say anything.
         proxy_headers=False,
-        ssl_certfile=tls[0] if tls else None,
-        ssl_keyfile=tls[1] if tls else None,
+        ssl_certfile=tls[0],
+        ssl_keyfile=tls[1],
     )
     return Server(settings)
 
@@ -184,12 +189,12 @@ def bind(listen: str) -> socket.socket:
         ) from None
 
 
-async def _up(servers: list[Server], serving: list[asyncio.Task[None]]) -> None:
+async def _up(signs: list[asyncio.Event], serving: list[asyncio.Task[None]]) -> None:
     """Wait until all servers accept connections, or one of them has ended."""
 
     async def all_up() -> None:
-        for server in servers:
-            await server.up.wait()
+        for up in signs:
+            await up.wait()
 
     waiting = asyncio.create_task(all_up())
     await asyncio.wait([waiting, *serving], return_when=asyncio.FIRST_COMPLETED)
@@ -216,18 +221,15 @@ async def serve_state(
     """
     config = state.config
     try:
-        servers = [
-            _server(api_app(state), (str(config.tls_cert), str(config.tls_key))),
-            _server(webhook_app(state)),
-        ]
-        for server in servers:
-            server.config.load()
+        server = _server(api_app(state), (str(config.tls_cert), str(config.tls_key)))
+        server.config.load()
     except (OSError, ssl.SSLError) as error:
         raise StateError(
             f"TLS files {config.tls_cert}, {config.tls_key}: {error}. Wanted a certificate and its key, "
             "readable by the service; the unit makes them with `k3s-daas-master issue-certificate`."
         ) from None
 
+    webhook_server = WebhookServer(Webhook(state.reviewer, state.metrics.token_reviews), webhook)
     progress = [state.fleet.passes, clock.monotonic()]
 
     def alive() -> bool:
@@ -246,16 +248,17 @@ async def serve_state(
         "follower": state.follower.run(),
         "fleet": state.fleet.run(config.reconcile_s),
         "removals": state.remover.run(),
+        "operators": state.operators.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }
     async with _running(loops) as tasks:
         serving = [
-            asyncio.create_task(server.serve([sock]), name="http")
-            for server, sock in zip(servers, (api, webhook), strict=True)
+            asyncio.create_task(server.serve([api]), name="http"),
+            asyncio.create_task(webhook_server.serve(), name="webhook"),
         ]
         try:
-            await _up(servers, serving)
+            await _up([server.up, webhook_server.up], serving)
             systemd.ready(f"serving {config.endpoint} ({config.network}, TEE {config.tee_mode})")
             _log.info(
                 "serving",
@@ -268,8 +271,8 @@ async def serve_state(
             done, _ = await asyncio.wait([*tasks, *serving], return_when=asyncio.FIRST_COMPLETED)
             systemd.stopping()
         finally:
-            for server in servers:
-                server.should_exit = True
+            server.should_exit = True
+            webhook_server.stop()
             await asyncio.wait(serving, timeout=_DRAIN_S + 1)
             for task in serving:
                 task.cancel()

@@ -12,6 +12,7 @@ from k3s_daas_master.freshness import STALE_MS, ChainView
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.operators import Operators
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
@@ -33,8 +34,10 @@ class State:
     remover: Remover
     registrar: Registrar
     heartbeats: Heartbeats
+    operators: Operators
     reviewer: TokenReviewer
     limiter: RateLimiter
+    stranger_limiter: RateLimiter
     refusal_log: RateLimiter
     metrics: Metrics
 

@@ -1,0 +1,166 @@
+"""The webhook's own HTTP server, on loopback: tens of thousands of checks a second, from the master's index.
+
+Every bearer token that the API server hasn't cached comes here, so this one path has a server of its own
+(granian: HTTP in Rust, in threads of its own; our handler runs in the master's event loop, beside what keeps
+the index) and a handler without a framework. Who may ask is whoever reaches loopback, which is the API
+server: there is one source, and no limit per source would tell a guest's flood from everybody else's kubectl.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.net import SocketHolder
+from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
+from granian.server.embed import Server as Granian
+from prometheus_client import Counter
+
+from k3s_daas.logs import get_logger
+from k3s_daas_master.errors import ApiError
+from k3s_daas_master.http import BODY_TIMEOUT_S, MAX_BODY_BYTES, bad_request, check_content_type, too_large
+from k3s_daas_master.tokenreview import TokenReviewer
+
+PATH = "/token-review"
+# More than this of a body that is too large isn't even read to be thrown away. Less is, so that its sender
+# gets to read the refusal: the API server asks again when a connection breaks.
+_MAX_DISCARDED_BYTES = 8 * 1024 * 1024
+_MAX_CONNECTIONS = 1024
+# A kept connection is closed after this time too; the API server's client gives up after 90 s by itself.
+_HEADER_TIMEOUT_MS = 45_000
+_JSON = [("content-type", "application/json")]
+_log = get_logger("k3s_daas_master.webhook")
+
+
+class Webhook:
+    """The RSGI application: TokenReviews in, TokenReviews out, and nothing else."""
+
+    def __init__(self, reviewer: TokenReviewer, reviews: Counter) -> None:
+        self._reviewer = reviewer
+        self._reviews = reviews
+        # Looked up once: prometheus' own lookup takes as long as a check.
+        self._authenticated = reviews.labels("authenticated")
+        self._refused = reviews.labels("refused")
+
+    async def __call__(self, scope: Scope, protocol: HTTPProtocol) -> None:
+        """Answer one request; never raises."""
+        try:
+            if scope.path != PATH:
+                raise _nothing_here("not_found", scope)
+            if scope.method != "POST":
+                raise _nothing_here("method_not_allowed", scope)
+            headers = scope.headers
+            check_content_type(headers.get("content-type", ""))
+            authenticated, answer = self._reviewer.review(
+                await _body(protocol, headers.get("content-length"))
+            )
+            (self._authenticated if authenticated else self._refused).inc()
+            protocol.response_bytes(200, _JSON, answer)
+        except ApiError as error:
+            self._reviews.labels(error.code).inc()
+            _refuse(protocol, error, {"allow": "POST"} if error.code == "method_not_allowed" else {})
+        except Exception:
+            self._reviews.labels("internal").inc()
+            # The traceback goes to the log; the caller learns nothing about our insides.
+            _log.exception("token review broke")
+            _refuse(protocol, ApiError("internal", "The master made a mistake."), {})
+
+
+def _refuse(protocol: HTTPProtocol, error: ApiError, headers: Mapping[str, str]) -> None:
+    protocol.response_bytes(error.status, [*_JSON, *headers.items()], msgspec.json.encode(error.body()))
+
+
+async def _body(protocol: HTTPProtocol, declared: str | None) -> bytes:
+    """The request's body, never more than MAX_BODY_BYTES of it. Raises ApiError."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            # The server has checked that it is a number, and gives out no more than that.
+            if declared is not None and int(declared) <= MAX_BODY_BYTES:
+                whole: bytes = await protocol()
+                return whole
+            return await _chunks(protocol)
+    except TimeoutError:
+        raise bad_request(f"no whole body within {BODY_TIMEOUT_S:g} s", "a body sent at once") from None
+    except (ProtocolClosed, ProtocolError):
+        raise bad_request("a connection closed before the body's end", "a whole body") from None
+
+
+async def _chunks(protocol: HTTPProtocol) -> bytes:
+    kept, read = b"", 0
+    async for chunk in protocol:
+        read += len(chunk)
+        if read <= MAX_BODY_BYTES:
+            kept += chunk
+        elif read > _MAX_DISCARDED_BYTES:
+            break
+    if read > MAX_BODY_BYTES:
+        raise too_large(f"more than {MAX_BODY_BYTES} bytes sent")
+    return kept
+
+
+def _nothing_here(code: str, scope: Scope) -> ApiError:
+    return ApiError(
+        code,
+        "There is nothing here by that name and method.",
+        f"{scope.method} {scope.path}",
+        f"POST {PATH}",
+        "Correct the URL in the API server's token webhook configuration.",
+    )
+
+
+class WebhookServer:
+    """Serves a Webhook on a bound socket."""
+
+    def __init__(self, app: Webhook, bound: socket.socket) -> None:
+        self._server = _Server(app, bound)
+        #: Set once connections are taken.
+        self.up = self._server.up
+
+    async def serve(self) -> None:
+        """Serve until `stop`, and then until what is under way is answered; a slow request holds that up."""
+        await self._server.serve()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+class _Server(Granian):  # type: ignore[misc]
+    """granian on a socket that is already bound, without its logs.
+
+    granian binds by itself and with SO_REUSEPORT: a second process of our user could take half of the checks,
+    and a port in use would show only when the service is about to run. That one step is replaced.
+    """
+
+    def __init__(self, app: Webhook, bound: socket.socket) -> None:
+        super().__init__(
+            app,
+            interface=Interfaces.RSGI,
+            http=HTTPModes.http1,
+            websockets=False,
+            # Also what limits the connections at one time.
+            backlog=_MAX_CONNECTIONS,
+            runtime_blocking_threads=1,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=_HEADER_TIMEOUT_MS, max_buffer_size=2 * MAX_BODY_BYTES
+            ),
+            # Only granian's own logger is touched; otherwise it would close the handlers of everybody's.
+            log_dictconfig={"incremental": True, "formatters": {}, "handlers": {}, "loggers": {}},
+            log_enabled=False,
+        )
+        self._bound = bound
+        self.up = asyncio.Event()
+
+    def _init_shared_socket(self) -> None:
+        self._bound.listen(self.backlog)
+        # granian closes what it is given.
+        self._shd = SocketHolder(os.dup(self._bound.fileno()), False, self.backlog)
+
+    def startup(self, spawn_target: Any, target_loader: Any) -> None:
+        super().startup(spawn_target, target_loader)
+        self.up.set()
