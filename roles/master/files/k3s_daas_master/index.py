@@ -37,7 +37,7 @@ from k3s_daas.registry import (
 _NOT_LIVE = frozenset({WorkerStatus.SLASHED, WorkerStatus.UNBONDING})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WorkerView:
     """What the service knows of a worker. Stake in MIST."""
 
@@ -52,7 +52,7 @@ class WorkerView:
         return self.status not in _NOT_LIVE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenView:
     """A token's public side. `node_id` is "" for an owner's token; times in ms."""
 

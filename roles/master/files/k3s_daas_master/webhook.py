@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,7 @@ _MAX_DISCARDED_BYTES = 8 * 1024 * 1024
 _MAX_CONNECTIONS = 1024
 # A kept connection is closed after this time too; the API server's client gives up after 90 s by itself.
 _HEADER_TIMEOUT_MS = 45_000
+_LOOK_EVERY_S = 1.0
 _JSON = [("content-type", "application/json")]
 _log = get_logger("k3s_daas_master.webhook")
 
@@ -47,6 +49,7 @@ class Webhook:
         # Looked up once: prometheus' own lookup takes as long as a check.
         self._authenticated = reviews.labels("authenticated")
         self._refused = reviews.labels("refused")
+        self._reading: dict[asyncio.Task[Any], float] = {}
 
     async def __call__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answer one request; never raises."""
@@ -57,9 +60,8 @@ class Webhook:
                 raise _nothing_here("method_not_allowed", scope)
             headers = scope.headers
             check_content_type(headers.get("content-type", ""))
-            authenticated, answer = self._reviewer.review(
-                await _body(protocol, headers.get("content-length"))
-            )
+            body = await self._body(protocol, headers.get("content-length"))
+            authenticated, answer = self._reviewer.review(body)
             (self._authenticated if authenticated else self._refused).inc()
             protocol.response_bytes(200, _JSON, answer)
         except ApiError as error:
@@ -71,24 +73,45 @@ class Webhook:
             _log.exception("token review broke")
             _refuse(protocol, ApiError("internal", "The master made a mistake."), {})
 
-
-def _refuse(protocol: HTTPProtocol, error: ApiError, headers: Mapping[str, str]) -> None:
-    protocol.response_bytes(error.status, [*_JSON, *headers.items()], msgspec.json.encode(error.body()))
-
-
-async def _body(protocol: HTTPProtocol, declared: str | None) -> bytes:
-    """The request's body, never more than MAX_BODY_BYTES of it. Raises ApiError."""
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+    async def _body(self, protocol: HTTPProtocol, declared: str | None) -> bytes:
+        """The request's body, never more than MAX_BODY_BYTES of it. Raises ApiError."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._reading[task] = time.monotonic()
+        try:
             # The server has checked that it is a number, and gives out no more than that.
             if declared is not None and int(declared) <= MAX_BODY_BYTES:
                 whole: bytes = await protocol()
                 return whole
             return await _chunks(protocol)
-    except TimeoutError:
-        raise bad_request(f"no whole body within {BODY_TIMEOUT_S:g} s", "a body sent at once") from None
-    except (ProtocolClosed, ProtocolError):
-        raise bad_request("a connection closed before the body's end", "a whole body") from None
+        except asyncio.CancelledError:
+            raise bad_request(f"no whole body within {BODY_TIMEOUT_S:g} s", "a body sent at once") from None
+        except (ProtocolClosed, ProtocolError):
+            raise bad_request("a connection closed before the body's end", "a whole body") from None
+        finally:
+            del self._reading[task]
+
+    async def give_up_on_slow(self, after_s: float = BODY_TIMEOUT_S) -> None:
+        """Refuse requests whose body takes longer than that, until cancelled; then refuse all there are.
+
+        One look a second at all of them: a timer for each would cost a sixth of a check.
+        """
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_EVERY_S)
+                self._cancel_reading(time.monotonic() - after_s)
+        finally:
+            self._cancel_reading(float("inf"))
+
+    def _cancel_reading(self, since_before: float) -> None:
+        for task, since in list(self._reading.items()):
+            if since > since_before:
+                break
+            task.cancel()
+
+
+def _refuse(protocol: HTTPProtocol, error: ApiError, headers: Mapping[str, str]) -> None:
+    protocol.response_bytes(error.status, [*_JSON, *headers.items()], msgspec.json.encode(error.body()))
 
 
 async def _chunks(protocol: HTTPProtocol) -> bytes:
@@ -118,15 +141,22 @@ class WebhookServer:
     """Serves a Webhook on a bound socket."""
 
     def __init__(self, app: Webhook, bound: socket.socket) -> None:
+        self._app = app
         self._server = _Server(app, bound)
         #: Set once connections are taken.
         self.up = self._server.up
 
     async def serve(self) -> None:
         """Serve until `stop`, and then until what is under way is answered; a slow request holds that up."""
-        await self._server.serve()
+        self._guard = asyncio.create_task(self._app.give_up_on_slow())
+        try:
+            await self._server.serve()
+        finally:
+            self._guard.cancel()
 
     def stop(self) -> None:
+        """Take no more requests; one whose body hasn't come yet is refused."""
+        self._guard.cancel()
         self._server.stop()
 
 

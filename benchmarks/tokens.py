@@ -1,0 +1,283 @@
+"""Token checks: how many TokenReviews a second the master answers, and how many the smallest webhook does.
+
+    python benchmarks/tokens.py [--json FILE]
+
+The master's own service runs (webhook, API, follower, store, loops) with a registry of 5,000 owners, each
+with a worker, a worker's token and an owner's token. 10 owner tokens a second are revoked during the load; one
+in a hundred is unknown. wrk asks over 500 connections. The yardstick (reference.py) gets the same requests on
+the same server library, in turns with the master, and hears of no revocation.
+Synthetic: the chain, which is in memory (synthetic.py); and there is no Kubernetes API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import free_port, peak_rss_mb, running, self_signed
+
+from k3s_daas import seal
+
+HERE = Path(__file__).parent
+OWNERS = 5_000
+UNKNOWN = 0.01
+REVOCATIONS_PER_S = 10
+CONNECTIONS = 500
+ROUNDS = 3
+ROUND_S = 8
+WARM_UP_S = 2
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--serve", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(_serve(options.serve))
+        return 0
+    figures = measure()
+    print(json.dumps(figures))
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures) + "\n")
+    return 0
+
+
+def measure() -> dict[str, float | int]:
+    """token_checks_per_s, token_check_p99_ms, ratio_to_reference (medians of the rounds) and master_rss_mb
+    (its peak). Prints each round. Raises RuntimeError when an answer was wrong or missing."""
+    if shutil.which("wrk") is None:
+        raise RuntimeError("wrk isn't there; `make bench-services` installs it (apt-get install wrk)")
+    ours: list[_Round] = []
+    theirs: list[_Round] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tokens = _Tokens.make()
+        tokens.write(folder)
+        with _master(folder) as master, _reference(folder) as reference:
+            for server in (master, reference):
+                _load(server, folder, WARM_UP_S)
+            for _ in range(ROUNDS):
+                master.process.send_signal(signal.SIGUSR1)  # revocations on …
+                ours.append(_load(master, folder, ROUND_S))
+                master.process.send_signal(signal.SIGUSR1)  # … and off
+                theirs.append(_load(reference, folder, ROUND_S))
+                print(f"  master    {ours[-1]}\n  reference {theirs[-1]}", flush=True)
+            rss_mb = peak_rss_mb(master.process.pid)
+            _check_answers(master, folder, tokens)
+    ratios = [one.per_s / other.per_s for one, other in zip(ours, theirs, strict=True)]
+    return {
+        "token_checks_per_s": round(statistics.median(each.per_s for each in ours)),
+        "token_check_p99_ms": round(statistics.median(each.p99_ms for each in ours), 1),
+        "master_rss_mb": rss_mb,
+        "ratio_to_reference": round(statistics.median(ratios), 2),
+    }
+
+
+@dataclass(frozen=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    url: str
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Secrets by owner, in the same order, and some that the registry doesn't know."""
+
+    of_owners: list[str]
+    of_workers: list[str]
+    unknown: list[str]
+
+    @classmethod
+    def make(cls) -> _Tokens:
+        made = [[seal.make() for _ in range(OWNERS)] for _ in range(2)]
+        return cls(*made, [seal.make() for _ in range(round(2 * OWNERS * UNKNOWN))])
+
+    def write(self, folder: Path) -> None:
+        """What each side needs: the registry commitments, the yardstick what is known, wrk what to ask."""
+        pairs = zip(self.of_workers, self.of_owners, strict=True)
+        lines = [f"{seal.commitment(a).hex()} {seal.commitment(b).hex()}\n" for a, b in pairs]
+        (folder / "commitments").write_text("".join(lines))
+        known = [*self.of_owners, *self.of_workers]
+        (folder / "known").write_text("\n".join(known) + "\n")
+        asked = [*known, *self.unknown]
+        random.Random(1).shuffle(asked)  # noqa: S311 - an order, not a secret
+        (folder / "asked").write_text("\n".join(asked) + "\n")
+
+
+@dataclass(frozen=True)
+class _Round:
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.per_s:>8,.0f}/s  p50 {self.p50_ms:5.1f} ms  p99 {self.p99_ms:5.1f} ms"
+
+
+def _load(server: _Running, folder: Path, seconds: int) -> _Round:
+    done = subprocess.run(
+        [
+            "wrk",
+            "--threads=1",
+            f"--connections={CONNECTIONS}",
+            f"--duration={seconds}s",
+            "--timeout=10s",
+            f"--script={HERE / 'token_checks.lua'}",
+            server.url,
+            "--",
+            str(folder / "asked"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counted = json.loads(done.stdout.splitlines()[-1])
+    if counted["refused"] or counted["failed"] or not counted["requests"]:
+        raise RuntimeError(f"{server.url}: not every check was answered: {counted}")
+    return _Round(counted["requests"] / counted["seconds"], counted["p50_ms"], counted["p99_ms"])
+
+
+def _check_answers(master: _Running, folder: Path, tokens: _Tokens) -> None:
+    """After the load, every kind of token gets the answer it should."""
+    revoked = int((folder / "revoked").read_text())
+    wanted = REVOCATIONS_PER_S * ROUND_S * ROUNDS
+    if not 0.8 * wanted < revoked < 1.3 * wanted:
+        raise RuntimeError(f"{revoked} tokens were revoked during the load, wanted about {wanted}")
+    sample = random.Random(1)  # noqa: S311 - a sample, not a secret
+    for kind, asked, answer in (
+        ("live owner", sample.sample(tokens.of_owners[revoked:], 100), True),
+        ("revoked owner", sample.sample(tokens.of_owners[:revoked], 100), False),
+        ("worker", sample.sample(tokens.of_workers, 100), False),
+        ("unknown", tokens.unknown, False),
+    ):
+        found = {_review(master.url, token) for token in asked}
+        if found != {answer}:
+            raise RuntimeError(f"{kind} tokens: wanted authenticated {answer} for all, found {found}")
+
+
+def _review(url: str, token: str) -> bool:
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
+    request = urllib.request.Request(  # noqa: S310 - our own server on loopback
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        return bool(json.loads(answer.read())["status"]["authenticated"])
+
+
+@contextmanager
+def _master(folder: Path) -> Iterator[_Running]:
+    port = free_port()
+    (folder / "port").write_text(str(port))
+    command = [sys.executable, str(HERE / "tokens.py"), "--serve", str(folder)]
+    with running(command, folder / "master.log") as process:
+        server = _Running(process, f"http://127.0.0.1:{port}/token-review")
+        _wait_until_up(server, folder / "master.log")
+        yield server
+
+
+@contextmanager
+def _reference(folder: Path) -> Iterator[_Running]:
+    port = free_port()
+    granian = [sys.executable, "-m", "granian", "--interface", "asgi", "--no-access-log", "--port", str(port)]
+    environment = {
+        "REFERENCE_TOKENS": str(folder / "known"),
+        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+    }
+    with running([*granian, "reference:app"], folder / "reference.log", environment) as process:
+        server = _Running(process, f"http://127.0.0.1:{port}/")
+        _wait_until_up(server, folder / "reference.log")
+        yield server
+
+
+def _wait_until_up(server: _Running, log: Path) -> None:
+    ends = time.monotonic() + 60
+    while time.monotonic() < ends and server.process.poll() is None:
+        try:
+            _review(server.url, "x")
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    raise RuntimeError(f"{server.url} didn't come up:\n{log.read_text()[-3000:]}")
+
+
+async def _serve(folder: Path) -> None:
+    """The master's side: a process of its own. SIGUSR1 starts and ends the revocations."""
+    # Imported here, so that the load's side stays small; and all that the service loads on a host, the
+    # chain's client included, although nothing is asked of it.
+    from lightkube.config.kubeconfig import KubeConfig
+    from synthetic import MASTER, PACKAGE_ID, REGISTRY_ID, SyntheticChain
+
+    import k3s_daas.chain.transport  # noqa: F401
+    from k3s_daas import logs
+    from k3s_daas_master.clock import Clock
+    from k3s_daas_master.cluster import Cluster
+    from k3s_daas_master.config import Config
+    from k3s_daas_master.service import assemble, bind, serve_state
+    from k3s_daas_master.store import Store
+
+    logs.configure("k3s-daas-master")
+    chain = SyntheticChain(folder / "commitments", REVOCATIONS_PER_S)
+
+    def toggle() -> None:
+        chain.revoking = not chain.revoking
+        (folder / "revoked").write_text(str(chain.revoked))
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, toggle)
+    # A Kubernetes API that nobody serves: the master notes it, tries again, and goes on answering checks.
+    nowhere = f"https://127.0.0.1:{free_port()}"
+    webhook = f"127.0.0.1:{(folder / 'port').read_text()}"
+    certificate, key = self_signed(folder)
+    config = Config(
+        network="localnet",
+        endpoints=["http://127.0.0.1:9"],
+        package_id=PACKAGE_ID,
+        registry_id=REGISTRY_ID,
+        tee_mode="simulated",
+        listen=f"127.0.0.1:{free_port()}",
+        webhook_listen=webhook,
+        endpoint=nowhere,
+        api_server=nowhere,
+        kubeconfig=folder / "kubeconfig",
+        key_file=folder / "sui.key",
+        state_dir=folder,
+        tls_cert=certificate,
+        tls_key=key,
+    )
+    kubeconfig = {
+        "current-context": "nowhere",
+        "clusters": [{"name": "nowhere", "cluster": {"server": nowhere}}],
+        "contexts": [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "nobody"}}],
+        "users": [{"name": "nobody", "user": {}}],
+    }
+    store, clock, cluster = Store(folder), Clock(), Cluster(KubeConfig.from_dict(kubeconfig))
+    state = assemble(
+        config, chain=chain, registry=chain, address=MASTER, cluster=cluster, store=store, clock=clock
+    )
+    with bind(config.listen) as api, bind(config.webhook_listen) as checks:
+        await serve_state(state, api, checks, stop, clock)
+    await cluster.aclose()
+    store.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
