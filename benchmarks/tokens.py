@@ -3,8 +3,8 @@
     python benchmarks/tokens.py [--json FILE]
 
 The master's own service runs (webhook, API, follower, store, loops) with a registry of 5,000 owners, each
-with a worker, a worker's token and an owner's token. 10 owner tokens a second are revoked during the load; one
-in a hundred is unknown. wrk asks over 500 connections. The yardstick (reference.py) gets the same requests on
+with a worker, a worker's token and an owner's token. 10 owner tokens a second are revoked meanwhile; one in a
+hundred is unknown. wrk asks over 500 connections. The yardstick (reference.py) gets the same requests on
 the same server library, in turns with the master, and hears of no revocation.
 Synthetic: the chain, which is in memory (synthetic.py); and there is no Kubernetes API.
 """

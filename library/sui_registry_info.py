@@ -21,7 +21,8 @@ options:
     description: Name of the registry, looked up among those that the wallet in O(key_file) administers.
     type: str
   key_file:
-    description: Path of that wallet's key. Only its address is used.
+    description:
+      - Path of a wallet's key. Only its address is used, for O(name) and RV(operator_cap_id).
     type: path
   node_ids:
     description: Read only these workers; all of them when not given.
@@ -113,6 +114,10 @@ master:
   description: The live master, null before one is appointed.
   type: dict
   returned: success
+operator_cap_id:
+  description: Id of the registry's OperatorCap if the wallet in O(key_file) holds it, otherwise empty.
+  type: str
+  returned: success
 workers:
   description: Record of each worker by node id, with its seal token's record under C(seal_token).
   type: dict
@@ -134,7 +139,7 @@ except ImportError:
 
 
 NOTHING = {"exists": False, "package_id": "", "registry_id": "", "registry": {}, "master": None}
-NOTHING |= {"original_package_id": "", "workers": {}, "chain": {}, "changed": False}
+NOTHING |= {"original_package_id": "", "operator_cap_id": "", "workers": {}, "chain": {}, "changed": False}
 
 
 async def work(module):
@@ -144,7 +149,7 @@ async def work(module):
     by_name = module.params["name"] is not None
     if not by_name and not registry_ids(module, "package_id", "registry_id"):
         return NOTHING
-    async with await connect(module, with_key=by_name) as chain:
+    async with await connect(module, with_key=module.params["key_file"] is not None) as chain:
         deployment = (
             await find_registry(chain, chain.address, module.params["name"])
             if by_name
@@ -164,6 +169,7 @@ async def read(chain, deployment, names):
     else:
         config = await registry.config()
         workers, tokens = await registry.workers_by_id(names), await registry.worker_tokens(names)
+    cap = await registry.find_cap("OperatorCap", chain.address) if chain.address else None
     return {
         "changed": False,
         "exists": True,
@@ -172,6 +178,7 @@ async def read(chain, deployment, names):
         "registry_id": deployment.registry_id,
         "registry": to_json(config),
         "master": to_json(config.master),
+        "operator_cap_id": cap or "",
         "workers": {
             name: to_json(worker) | {"seal_token": to_json(tokens.get(name))}
             for name, worker in sorted(workers.items())
@@ -193,7 +200,8 @@ def main():
         argument_spec=spec,
         required_one_of=[("name", "registry_id")],
         mutually_exclusive=[("name", "registry_id")],
-        required_together=[("name", "key_file"), ("package_id", "registry_id")],
+        required_together=[("package_id", "registry_id")],
+        required_by={"name": "key_file"},
         supports_check_mode=True,
     )
     run(module, work)

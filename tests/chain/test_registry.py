@@ -198,6 +198,26 @@ async def test_calls_need_the_right_capability(new_registry: Any, new_wallet: An
 
 
 @live
+async def test_who_holds_a_cap_wherever_it_goes(new_registry: Any) -> None:
+    registry: Registry = await new_registry()
+    cap, of = await registry.cap("OperatorCap"), registry.chain.address
+    assert await registry.cap_holder("OperatorCap", cap) == of
+
+    async def hand_on(tx: Any) -> None:
+        tx.transfer([tx.object(cap)], COLD)
+
+    await registry.chain.execute(hand_on)
+    assert await registry.cap_holder("OperatorCap", cap) == COLD
+    assert await registry.cap_holder("OperatorCap", "0x" + "9" * 64) is None
+    other: Registry = await new_registry(registry.chain)
+    for wrong in (await registry.cap("AdminCap"), await other.cap("OperatorCap")):
+        with pytest.raises(
+            MalformedRecord, match=f"wanted the OperatorCap of {registry.deployment.registry_id}"
+        ):
+            await registry.cap_holder("OperatorCap", wrong)
+
+
+@live
 async def test_a_master_uses_its_newest_capability(new_registry: Any, new_wallet: Any) -> None:
     registry: Registry = await new_registry()
     master = await new_wallet()

@@ -494,6 +494,14 @@ async def test_info_reads_everything_without_a_key(fleet: Operator) -> None:
     assert "RFC 1123" in (await fleet("sui_registry_info", node_ids=["no_label"]))["msg"]
 
 
+async def test_info_tells_the_operators_capability(fleet: Operator, new_operator: Any) -> None:
+    assert (await fleet("sui_registry_info"))["operator_cap_id"] == ""
+    found = await fleet("sui_registry_info", key_file=str(fleet.key_file), check=True)
+    assert found["operator_cap_id"] == await fleet.registry.cap("OperatorCap")
+    stranger = await new_operator()
+    assert (await fleet("sui_registry_info", key_file=str(stranger.key_file)))["operator_cap_id"] == ""
+
+
 async def test_info_finds_a_registry_by_its_name(fleet: Operator, new_operator: Any) -> None:
     name = (await fleet("sui_registry_info"))["registry"]["name"]
     by_name = {"package_id": None, "registry_id": None, "name": name}

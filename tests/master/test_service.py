@@ -493,8 +493,19 @@ async def test_slow_and_half_open_connections_hold_up_nobody(stage: Stage) -> No
         )
         writer.write(b"Content-Length: 100\r\n\r\n{")
         slow.append((reader, writer))
-    bare = [socket.create_connection(("127.0.0.1", stage.port)) for _ in range(20)]
+    bare = [
+        socket.create_connection(("127.0.0.1", port))
+        for port in (stage.port, stage.webhook_port)
+        for _ in range(20)
+    ]
+    head = b"POST /token-review HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    for begun in (head, head + b"Content-Length: 100\r\n\r\n{"):
+        bare.append(socket.create_connection(("127.0.0.1", stage.webhook_port)))
+        bare[-1].sendall(begun)
     assert (await stage.api.get("/healthz")).status_code == 200
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": "x"}}
+    url = f"http://127.0.0.1:{stage.webhook_port}/token-review"
+    assert (await stage.api.post(url, json=review)).json()["status"] == {"authenticated": False}
     header = {"X-Seal-Token": "x" * 40_000}
     huge = await stage.api.post("/api/v1/nodes/heartbeat", content=b"x", headers=header)
     assert huge.status_code in (400, 415, 429, 431)
