@@ -2,6 +2,7 @@
 # make demo-down  take it away again
 # make test       every test
 # make bench-chain  the chain side in figures
+# make bench-services  master and watcher in figures
 # make setup      only what the others need: Debian packages, virtual environment, Move compiler, host image
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -19,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-container
 STAGE := $(PYTHON) molecule/resources/stage
 
-.PHONY: help setup demo demo-down test lint bench-chain
+.PHONY: help setup demo demo-down test lint bench-chain bench-services
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -74,3 +75,12 @@ lint: $(STATE)/venv
 
 bench-chain: setup
 	@$(BIN)/python benchmarks/chain.py
+
+# The load generator: nothing but this needs it.
+$(STATE)/wrk: | $(STATE)/packages
+	@command -v wrk > /dev/null || { apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends wrk > /dev/null; }
+	@touch $@
+
+bench-services: setup $(STATE)/wrk
+	@$(BIN)/python benchmarks/services.py

@@ -45,6 +45,11 @@ def peak_rss_mb(pid: int) -> int:
     raise RuntimeError(f"process {pid} shows no VmHWM")
 
 
+def forget_peak(pid: int) -> None:
+    """From now on `peak_rss_mb` tells the most since now."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def self_signed(folder: Path) -> tuple[Path, Path]:
     """(certificate, key) for 127.0.0.1, for servers that nobody needs to trust."""
     certificate, key = folder / "server.crt", folder / "server.key"
