@@ -91,6 +91,8 @@ class FakeChain:
         self.refuse_statuses: Callable[[Mapping[str, WorkerStatus]], Exception | None] = lambda _: None
         self.refuse_reads: Exception | None = None
         self.opened_after: list[int | None] = []
+        self.balance_mist = 10**9
+        self.endpoints_left = 0
         self._digests = 0
 
     # what the master calls
@@ -100,7 +102,7 @@ class FakeChain:
         return self.log[-1].sequence, self.log[-1].timestamp_ms
 
     async def checkpoints(
-        self, after: int | None, packages: Iterable[str] | None = None
+        self, after: int | None, packages: Iterable[str] | None = None, digest: str | None = None
     ) -> AsyncGenerator[CheckpointEvents, None]:
         self.opened_after.append(after)
         done = self.log[-1].sequence if after is None else after
@@ -111,6 +113,14 @@ class FakeChain:
                 done = batch.sequence
             await self.moved.wait()
             self._reading()
+
+    def leave_endpoint(self) -> None:
+        self.endpoints_left += 1
+
+    async def balance(self, address: str) -> int:
+        self._reading()
+        assert address == ADDRESS
+        return self.balance_mist
 
     async def snapshot(self) -> Snapshot:
         self._reading()
@@ -243,7 +253,7 @@ class FakeChain:
 
     def set_status(self, node_id: str, status: WorkerStatus) -> None:
         old = self.workers[node_id]
-        self.workers[node_id] = replace(old, status=status)
+        self.workers[node_id] = replace(old, status=status, status_changed_at_ms=self.clock.ms)
         self.emit(
             "worker_registry::WorkerStatusChangedEvent",
             node_id=node_id,
@@ -266,7 +276,9 @@ class FakeChain:
 
     def slash(self, node_id: str) -> None:
         old = self.workers[node_id]
-        self.workers[node_id] = replace(old, status=WorkerStatus.SLASHED, stake_mist=9 * 10**8)
+        self.workers[node_id] = replace(
+            old, status=WorkerStatus.SLASHED, stake_mist=9 * 10**8, status_changed_at_ms=self.clock.ms
+        )
         self.emit(
             "slashing::WorkerSlashedEvent",
             node_id=node_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,11 @@ class Heartbeats:
                 "Try again in a few seconds; if it lasts, check the master's Sui endpoints.",
             )
         _, worker = worker_of(self._index, header, node_id)
-        self.last_ms[node_id] = check_timestamp(self._store, self._clock, KIND, node_id, timestamp_ms)
+        try:
+            self.last_ms[node_id] = check_timestamp(self._store, self._clock, KIND, node_id, timestamp_ms)
+        except sqlite3.Error:
+            # Refused, because it could be replayed; yet nobody falls silent over our full disk.
+            self.last_ms[node_id] = self._clock.now_ms()
+            raise
         self.reported[node_id] = reported
         return worker.status.value

@@ -89,7 +89,10 @@ def api_app(state: State) -> Starlette:
 
     async def readyz(_: Request) -> Response:
         reasons = state.not_ready()
-        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+        return JSONResponse(
+            {"ready": not reasons, "reasons": reasons, "alerts": state.alerts()},
+            status_code=503 if reasons else 200,
+        )
 
     async def metrics(_: Request) -> Response:
         return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})

@@ -46,6 +46,8 @@ class WorkerView:
     stake_mist: int
     status: WorkerStatus
     registered_at_ms: int
+    # By the chain's clock; what limits how often a status is written.
+    status_changed_at_ms: int = 0
 
     @property
     def live(self) -> bool:
@@ -109,7 +111,9 @@ class TokenIndex:
     def load(self, snapshot: Snapshot) -> None:
         """Replace everything by `snapshot`."""
         self.workers = {
-            w.node_id: WorkerView(w.node_id, w.owner, w.stake_mist, w.status, w.registered_at_ms)
+            w.node_id: WorkerView(
+                w.node_id, w.owner, w.stake_mist, w.status, w.registered_at_ms, w.status_changed_at_ms
+            )
             for w in snapshot.workers.values()
         }
         self._by_commitment, self._worker_tokens, self._owner_tokens = {}, {}, {}
@@ -129,16 +133,19 @@ class TokenIndex:
                 if worker is not None:
                     self.workers[event.node_id] = replace(worker, stake_mist=event.stake_mist)
             case WorkerStatusChanged():
-                self._set_status(event.node_id, event.new_status)
+                self._set_status(event.node_id, event.new_status, event.timestamp_ms)
             case SlashProposed():
                 self._set_status(event.node_id, WorkerStatus.JAILED)
             case UnstakeRequested():
-                self._set_status(event.node_id, WorkerStatus.UNBONDING)
+                self._set_status(event.node_id, WorkerStatus.UNBONDING, event.timestamp_ms)
             case WorkerSlashed():
                 worker = self.workers.get(event.node_id)
                 if worker is not None:
                     self.workers[event.node_id] = replace(
-                        worker, status=WorkerStatus.SLASHED, stake_mist=event.remaining_mist
+                        worker,
+                        status=WorkerStatus.SLASHED,
+                        stake_mist=event.remaining_mist,
+                        status_changed_at_ms=event.timestamp_ms,
                     )
             case StakeWithdrawn():
                 self._withdraw(event)
@@ -174,13 +181,19 @@ class TokenIndex:
         self._drop_worker_token(event.node_id)
         if known is None or known.status is not WorkerStatus.SLASHED:
             self.workers[event.node_id] = WorkerView(
-                event.node_id, event.owner, event.stake_mist, WorkerStatus.PENDING, event.timestamp_ms
+                event.node_id,
+                event.owner,
+                event.stake_mist,
+                WorkerStatus.PENDING,
+                event.timestamp_ms,
+                event.timestamp_ms,
             )
 
-    def _set_status(self, node_id: str, status: WorkerStatus) -> None:
+    def _set_status(self, node_id: str, status: WorkerStatus, changed_at_ms: int = 0) -> None:
         worker = self.workers.get(node_id)
         if worker is not None and worker.status is not WorkerStatus.SLASHED:
-            self.workers[node_id] = replace(worker, status=status)
+            at_ms = changed_at_ms or worker.status_changed_at_ms
+            self.workers[node_id] = replace(worker, status=status, status_changed_at_ms=at_ms)
 
     def _withdraw(self, event: StakeWithdrawn) -> None:
         worker = self.workers.get(event.node_id)

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from k3s_daas import listening, systemd
 from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
-from k3s_daas.registry import Registry
+from k3s_daas.registry import AgreedRegistry
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
@@ -24,6 +24,7 @@ from k3s_daas_master.errors import StateError
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
 from k3s_daas_master.freshness import ChainView
+from k3s_daas_master.gas import GasWatch, ReadsBalance
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.http import MAX_BODY_BYTES, api_app, webhook_app
 from k3s_daas_master.index import TokenIndex
@@ -49,6 +50,10 @@ _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
 
 
+class ChainAccess(FollowsChain, ReadsBalance, Protocol):
+    """All that the parts ask of the chain itself."""
+
+
 class RegistryAccess(ReadsRegistry, ReadsWorkers, WritesRegistry, Protocol):
     """All that the parts ask of the on-chain registry."""
 
@@ -56,7 +61,7 @@ class RegistryAccess(ReadsRegistry, ReadsWorkers, WritesRegistry, Protocol):
 def assemble(
     config: Config,
     *,
-    chain: FollowsChain,
+    chain: ChainAccess,
     registry: RegistryAccess,
     address: str,
     cluster: Cluster,
@@ -76,6 +81,7 @@ def assemble(
         clock=clock,
         drain_timeout_s=config.drain_timeout_s,
     )
+    gas = GasWatch(chain, view, address, config.gas_low_mist, config.gas_reserve_mist, clock)
     fleet = Fleet(
         index=index,
         view=view,
@@ -86,6 +92,7 @@ def assemble(
         heartbeats=heartbeats,
         remover=remover,
         ca=ca,
+        gas=gas,
         address=address,
         endpoint=config.endpoint,
         api_server=config.api_server,
@@ -129,6 +136,7 @@ def assemble(
         remover=remover,
         registrar=registrar,
         heartbeats=heartbeats,
+        gas=gas,
         reviewer=TokenReviewer(index, view),
         limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
         refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
@@ -305,7 +313,7 @@ async def serve(config: Config, clock: Clock | None = None) -> None:
                 state = assemble(
                     config,
                     chain=chain,
-                    registry=Registry(chain, config.deployment),
+                    registry=AgreedRegistry(chain, config.deployment),
                     address=key.address,
                     cluster=cluster,
                     store=store,

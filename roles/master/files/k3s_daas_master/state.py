@@ -9,6 +9,7 @@ from k3s_daas_master.config import Config
 from k3s_daas_master.fleet import Fleet
 from k3s_daas_master.follower import Follower
 from k3s_daas_master.freshness import STALE_MS, ChainView
+from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
@@ -33,6 +34,7 @@ class State:
     remover: Remover
     registrar: Registrar
     heartbeats: Heartbeats
+    gas: GasWatch
     reviewer: TokenReviewer
     limiter: RateLimiter
     refusal_log: RateLimiter
@@ -53,6 +55,18 @@ class State:
                 "announcement: the chain doesn't name this master with these addresses and this CA yet"
             )
         return reasons
+
+    def alerts(self) -> list[str]:
+        """What somebody should look at although this master works; empty when there is nothing."""
+        found = [self.gas.alert()]
+        if self.follower.forked:
+            found.append(f"chain: {self.follower.problem}")
+        if (gap := self.follower.gap()) is not None:
+            found.append(
+                f"replay gap: {gap}. No slash is proposed until you have looked at what happened and run "
+                "`k3s-daas-master acknowledge-gap`."
+            )
+        return [alert for alert in found if alert]
 
     def workers(self) -> dict[str, Any]:
         """The registry as this master sees it; no part of any token. Stake in MIST, times in ms."""
@@ -88,6 +102,7 @@ class State:
                 "announced": self.fleet.announced(),
                 "tee": "SIMULATED" if self.config.tee_mode == "simulated" else "nitro",
                 "problems": self.not_ready(),
+                "alerts": self.alerts(),
             },
             "chain": {
                 "network": self.config.network,
