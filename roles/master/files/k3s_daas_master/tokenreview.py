@@ -14,7 +14,6 @@ from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.index import TokenIndex, TokenView
 
 API_VERSION = "authentication.k8s.io/v1"
-OWNERS_GROUP = "k3s-daas:owners"
 
 
 class TokenReviewer:
@@ -49,7 +48,7 @@ class TokenReviewer:
                     "username": owner.owner,
                     # Names the token in audit logs; the commitment is public.
                     "uid": owner.commitment.hex()[:32],
-                    "groups": [OWNERS_GROUP],
+                    "groups": self._view.owner_groups(),
                 },
             }
         return owner is not None, {"apiVersion": API_VERSION, "kind": "TokenReview", "status": status}
