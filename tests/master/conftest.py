@@ -36,6 +36,7 @@ from k3s_daas.registry import (
     Master,
     RegistryConfig,
     SealTokenRecord,
+    SlashProposal,
     Snapshot,
     Worker,
     WorkerStatus,
@@ -92,6 +93,9 @@ class FakeChain:
         self.refuse_reads: Exception | None = None
         self.opened_after: list[int | None] = []
         self.balance_mist = 10**9
+        self.caps: set[tuple[str, str]] = set()
+        self.proposals: list[tuple[str, int, bytes]] = []
+        self.refuse_proposals: Callable[[], Exception | None] = lambda: None
         self.endpoints_left = 0
         self._digests = 0
 
@@ -164,6 +168,21 @@ class FakeChain:
         for node_id, status in statuses.items():
             self.set_status(node_id, status)
         return Receipt("digest", self.log[-1].sequence, 1000, [], {})
+
+    async def find_cap(self, kind: str, holder: str) -> str | None:
+        self._reading()
+        return "0xca9" if (kind, holder) in self.caps else None
+
+    async def propose_slash(self, node_id: str, reason: int, evidence_hash: bytes) -> Receipt:
+        self.proposals.append((node_id, reason, evidence_hash))
+        error = self.refuse_proposals()
+        if error is not None:
+            raise error
+        old = self.workers[node_id]
+        proposal = SlashProposal(reason, evidence_hash, self.clock.ms, self.clock.ms, old.status)
+        self.workers[node_id] = replace(old, proposal=proposal)
+        self.set_status(node_id, WorkerStatus.JAILED)
+        return Receipt("proposed", self.log[-1].sequence, 1000, [], {})
 
     async def announce_master(self, endpoint: str, api_server: str, ca_hash: bytes) -> Receipt:
         assert self.master is not None

@@ -89,6 +89,8 @@ class Config(BaseModel):
     offline_after_s: Annotated[float, Field(ge=60, le=86_400)] = 300.0
     bootstrap_ttl_s: Annotated[float, Field(ge=60, le=600)] = 600.0
     drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
+    # Whether offences are only shown, or also proposed on-chain.
+    slashing: Literal["observe", "armed"] = "observe"
     # The wallet's alert, and what of it is kept for announcements and slashes.
     gas_low_mist: Annotated[int, Field(ge=0, le=10**18)] = 100_000_000
     gas_reserve_mist: Annotated[int, Field(ge=0, le=10**18)] = 20_000_000

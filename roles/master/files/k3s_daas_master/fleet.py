@@ -18,12 +18,15 @@ from k3s_daas.logs import get_logger
 from k3s_daas.registry import WorkerStatus
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError, NodeView
+from k3s_daas_master.disruption import Disruption
+from k3s_daas_master.drains import DrainWatch
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.nodepasswords import NodePasswordKeeper
 from k3s_daas_master.pacing import Pacing
+from k3s_daas_master.policy import Policy
 from k3s_daas_master.registration import ClusterCa
 from k3s_daas_master.removal import Remover
 from k3s_daas_master.statuses import StatusWriter, WritesStatuses
@@ -55,6 +58,9 @@ class Fleet:
         remover: Remover,
         ca: ClusterCa,
         gas: GasWatch,
+        disruption: Disruption,
+        drains: DrainWatch,
+        policy: Policy,
         address: str,
         endpoint: str,
         api_server: str,
@@ -73,6 +79,9 @@ class Fleet:
         self._endpoint = endpoint
         self._api_server = api_server
         self._gas = gas
+        self._disruption = disruption
+        self._drains = drains
+        self._policy = policy
         self._clock = clock
         self._pacing = Pacing(index, view, address, clock)
         self._statuses = StatusWriter(
@@ -114,12 +123,14 @@ class Fleet:
         """One pass. A step that fails is noted in `problems` and doesn't hold up the others."""
         await self._step("ca", self._learn_ca)
         if self._index.loaded:
+            self._disruption.look()
             await self._step("gas", self._gas.look)
             await self._step("announcement", self._announce)
             if await self._step("nodes", self._look_at_nodes):
                 await self._step("jailed", self._cordon_jailed)
                 await self._step("bootstrap_tokens", self._clear_bootstrap_tokens)
                 await self._step("statuses", self._write_statuses)
+                await self._step("drains", self._watch_drains)
             # Last: in a large fleet that is new to us it takes a while.
             await self._step("node_passwords", self._passwords.reconcile)
         self.passes += 1
@@ -197,6 +208,10 @@ class Fleet:
 
     async def _write_statuses(self) -> None:
         await self._statuses.write(self.nodes, self._heartbeats.last_ms)
+
+    async def _watch_drains(self) -> None:
+        for found in await self._drains.look(self.nodes):
+            self._policy.find(found.node_id, found)
 
     async def _announce(self) -> None:
         master = self._index.master

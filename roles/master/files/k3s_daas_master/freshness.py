@@ -50,6 +50,12 @@ class ChainView:
         age = self.age_ms()
         return age is not None and age <= STALE_MS
 
+    def clock_off(self) -> bool:
+        """Whether checkpoints come in, yet their time is far from ours: our clock is wrong, or theirs."""
+        if self._received is None or (self._clock.monotonic() - self._received) * 1000 > STALE_MS:
+            return False
+        return not self.fresh()
+
     def dark(self) -> bool:
         age = self.age_ms()
         return age is None or age > DARK_MS

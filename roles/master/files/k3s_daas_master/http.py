@@ -18,9 +18,11 @@ from starlette.routing import Route
 
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import InvalidNodeId, check_node_id
+from k3s_daas_master import findings_http
 from k3s_daas_master.errors import ApiError, shown
 from k3s_daas_master.heartbeats import Reported
 from k3s_daas_master.metrics import CONTENT_TYPE
+from k3s_daas_master.signatures import parse_public_key
 from k3s_daas_master.state import State
 
 MAX_BODY_BYTES = 16 * 1024
@@ -41,7 +43,9 @@ class _Body(BaseModel):
 
 
 class RegisterBody(_Body):
-    """register-worker; `timestamp_ms` is the worker's clock."""
+    """register-worker; `timestamp_ms` is the worker's clock, `public_key` base64 of 32 bytes (Ed25519)."""
+
+    public_key: Annotated[str, Field(max_length=64)] | None = None
 
 
 class HeartbeatBody(_Body):
@@ -69,14 +73,22 @@ def api_app(state: State) -> Starlette:
                 f"Wait {wait:.1f} s.",
             )
         body = _validated(RegisterBody, await read_json(request))
-        answer = await state.registrar.register(_token(request), body.node_id, body.timestamp_ms)
+        try:
+            key = None if body.public_key is None else parse_public_key(body.public_key)
+        except ValueError:
+            raise _bad_request("public_key that isn't one", "base64 of an Ed25519 key's 32 bytes") from None
+        answer = await state.registrar.register(_token(request), body.node_id, body.timestamp_ms, key)
         # It holds secrets: no cache may keep it.
         return JSONResponse(answer, headers={"cache-control": "no-store"})
 
     async def heartbeat(request: Request) -> Response:
-        body = _validated(HeartbeatBody, await read_json(request))
+        raw = await read_raw(request)
+        body = _validated(HeartbeatBody, json_object(raw))
         reported = Reported(body.stake_status, body.stake_mist, body.running_pods, body.resource_usage)
-        status = state.heartbeats.beat(_token(request), body.node_id, body.timestamp_ms, reported)
+        signature = request.headers.get("x-worker-signature")
+        status = state.heartbeats.beat(
+            _token(request), body.node_id, body.timestamp_ms, reported, raw, signature
+        )
         if status in ("pending", "offline"):
             state.fleet.wake()
         return JSONResponse({"status": status})
@@ -110,6 +122,7 @@ def api_app(state: State) -> Starlette:
                 methods=["POST"],
             ),
             Route("/api/v1/workers", workers),
+            *findings_http.routes(state),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
@@ -174,6 +187,11 @@ def _token(request: Request) -> str | None:
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The request's JSON object, never more than MAX_BODY_BYTES of it. Raises ApiError."""
+    return json_object(await read_raw(request))
+
+
+async def read_raw(request: Request) -> bytes:
+    """The request's body as it came, if it is said to be JSON and not too long. Raises ApiError."""
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise ApiError(
@@ -184,11 +202,15 @@ async def read_json(request: Request) -> dict[str, Any]:
             "Set the header and send JSON.",
         )
     try:
-        raw = await asyncio.wait_for(_read(request), _BODY_TIMEOUT_S)
+        return await asyncio.wait_for(_read(request), _BODY_TIMEOUT_S)
     except TimeoutError:
         raise _bad_request(f"no whole body within {_BODY_TIMEOUT_S:g} s", "a body sent at once") from None
     except ClientDisconnect:
         raise _bad_request("a connection closed before the body's end", "a whole body") from None
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`. Raises ApiError."""
     try:
         body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError):

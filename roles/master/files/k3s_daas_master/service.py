@@ -20,6 +20,9 @@ from k3s_daas.registry import AgreedRegistry
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
+from k3s_daas_master.disruption import Disruption
+from k3s_daas_master.doubts import Doubts
+from k3s_daas_master.drains import DrainWatch
 from k3s_daas_master.errors import StateError
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
@@ -30,9 +33,11 @@ from k3s_daas_master.http import MAX_BODY_BYTES, api_app, webhook_app
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
+from k3s_daas_master.policy import Policy, Proposes
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import ReadsWorkers, Remover
+from k3s_daas_master.signatures import Signatures
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
 from k3s_daas_master.tokenreview import TokenReviewer
@@ -54,7 +59,7 @@ class ChainAccess(FollowsChain, ReadsBalance, Protocol):
     """All that the parts ask of the chain itself."""
 
 
-class RegistryAccess(ReadsRegistry, ReadsWorkers, WritesRegistry, Protocol):
+class RegistryAccess(ReadsRegistry, ReadsWorkers, WritesRegistry, Proposes, Protocol):
     """All that the parts ask of the on-chain registry."""
 
 
@@ -72,7 +77,11 @@ def assemble(
     index, ca = TokenIndex(), ClusterCa()
     view = ChainView(clock, chain_may_lead=config.network == "localnet")
     passwords = NodePasswordKeeper(cluster, index, store, load_key(config.state_dir / "node-password.key"))
-    heartbeats = Heartbeats(index, store, clock)
+    signatures = Signatures(store, config.registry_id)
+    heartbeats = Heartbeats(
+        index, store, clock, signatures, on_offence=lambda node_id, found: policy.find(node_id, found)
+    )
+    disruption = Disruption(index, heartbeats.last_ms, clock)
     remover = Remover(
         registry=registry,
         cluster=cluster,
@@ -80,24 +89,6 @@ def assemble(
         store=store,
         clock=clock,
         drain_timeout_s=config.drain_timeout_s,
-    )
-    gas = GasWatch(chain, view, address, config.gas_low_mist, config.gas_reserve_mist, clock)
-    fleet = Fleet(
-        index=index,
-        view=view,
-        store=store,
-        cluster=cluster,
-        registry=registry,
-        passwords=passwords,
-        heartbeats=heartbeats,
-        remover=remover,
-        ca=ca,
-        gas=gas,
-        address=address,
-        endpoint=config.endpoint,
-        api_server=config.api_server,
-        offline_after_ms=int(config.offline_after_s * 1000),
-        clock=clock,
     )
 
     def on_change() -> None:
@@ -114,6 +105,39 @@ def assemble(
         clock=clock,
         on_change=on_change,
     )
+    policy = Policy(
+        mode=config.slashing,
+        index=index,
+        registry=registry,
+        store=store,
+        doubts=Doubts(index, view, follower, disruption),
+        address=address,
+        separate=config.network != "localnet",
+        evidence_dir=config.state_dir / "evidence",
+        clock=clock,
+    )
+    gas = GasWatch(chain, view, address, config.gas_low_mist, config.gas_reserve_mist, clock)
+    fleet = Fleet(
+        index=index,
+        view=view,
+        store=store,
+        cluster=cluster,
+        registry=registry,
+        passwords=passwords,
+        heartbeats=heartbeats,
+        remover=remover,
+        ca=ca,
+        gas=gas,
+        disruption=disruption,
+        drains=DrainWatch(index, cluster, config.registry_id, clock),
+        policy=policy,
+        address=address,
+        endpoint=config.endpoint,
+        api_server=config.api_server,
+        offline_after_ms=int(config.offline_after_s * 1000),
+        clock=clock,
+    )
+
     registrar = Registrar(
         index=index,
         view=view,
@@ -121,6 +145,7 @@ def assemble(
         cluster=cluster,
         passwords=passwords,
         ca=ca,
+        signatures=signatures,
         api_server=config.api_server,
         bootstrap_ttl_ms=int(config.bootstrap_ttl_s * 1000),
         clock=clock,
@@ -137,6 +162,8 @@ def assemble(
         registrar=registrar,
         heartbeats=heartbeats,
         gas=gas,
+        disruption=disruption,
+        policy=policy,
         reviewer=TokenReviewer(index, view),
         limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
         refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
@@ -254,6 +281,7 @@ async def serve_state(
         "follower": state.follower.run(),
         "fleet": state.fleet.run(config.reconcile_s),
         "removals": state.remover.run(),
+        "slashing": state.policy.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k3s_daas_master.config import Config
+from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.fleet import Fleet
 from k3s_daas_master.follower import Follower
 from k3s_daas_master.freshness import STALE_MS, ChainView
@@ -13,6 +14,7 @@ from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.policy import Policy
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
@@ -35,6 +37,8 @@ class State:
     registrar: Registrar
     heartbeats: Heartbeats
     gas: GasWatch
+    disruption: Disruption
+    policy: Policy
     reviewer: TokenReviewer
     limiter: RateLimiter
     refusal_log: RateLimiter
@@ -58,7 +62,14 @@ class State:
 
     def alerts(self) -> list[str]:
         """What somebody should look at although this master works; empty when there is nothing."""
-        found = [self.gas.alert()]
+        found = [self.gas.alert(), self.disruption.alert()]
+        if self.policy.problem is not None:
+            found.append(f"slashing: {self.policy.problem}")
+        if self.view.clock_off():
+            found.append(
+                "clock: this host's time and the chain's differ by more than a minute. Synchronize the clock "
+                "(chrony, systemd-timesyncd)."
+            )
         if self.follower.forked:
             found.append(f"chain: {self.follower.problem}")
         if (gap := self.follower.gap()) is not None:

@@ -30,6 +30,15 @@ CREATE TABLE registrations (
     generation INTEGER NOT NULL);
 CREATE TABLE removals (
     node_id TEXT PRIMARY KEY, requested_ms INTEGER NOT NULL, done_ms INTEGER);
+CREATE TABLE worker_keys (
+    node_id TEXT PRIMARY KEY, owner TEXT NOT NULL, registered_at_ms INTEGER NOT NULL,
+    generation INTEGER NOT NULL, public_key BLOB NOT NULL);
+CREATE TABLE signed_heartbeats (
+    node_id TEXT PRIMARY KEY, timestamp_ms INTEGER NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL);
+CREATE TABLE findings (
+    sha256 TEXT PRIMARY KEY, node_id TEXT NOT NULL, registered_at_ms INTEGER NOT NULL,
+    reason INTEGER NOT NULL, because TEXT NOT NULL, found_ms INTEGER NOT NULL, state TEXT NOT NULL,
+    sent_ms INTEGER NOT NULL, detail TEXT NOT NULL, digest TEXT NOT NULL);
 """
 
 
@@ -76,6 +85,11 @@ class Store:
                 "with free space, and an intact file; a damaged one may be moved away, it is rebuilt from "
                 "the chain."
             ) from None
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """For the parts that keep tables of their own here: signatures and the slashing policy."""
+        return self._db
 
     def close(self) -> None:
         self._db.close()
