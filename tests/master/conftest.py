@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from lightkube.config.kubeconfig import KubeConfig
@@ -420,6 +422,13 @@ class FakeKube:
             "spec": {"renewTime": at},
         }
 
+    def keep_running(self, name: str, *, deadline_ms: int, grace_s: int = 30) -> None:
+        """A pod that was told to go by then, and whose kubelet says that it runs."""
+        at = dt.datetime.fromtimestamp(deadline_ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.pods[name]["metadata"] |= {"deletionTimestamp": at, "deletionGracePeriodSeconds": grace_s}
+        self.pods[name]["metadata"]["uid"] = f"uid-{name}"
+        self.pods[name]["status"] = {"phase": "Running"}
+
     def add_pod(self, name: str, node: str, *, owner_kind: str = "ReplicaSet", mirror: bool = False) -> None:
         self.pods[name] = {
             "apiVersion": "v1",
@@ -663,6 +672,33 @@ class Bench:
         }
         return await self.api.post("/api/v1/nodes/heartbeat", json=body, headers=_header(token))
 
+    async def signed_beat(
+        self, token: str, node_id: str, key: Ed25519PrivateKey, signature: str | None = None, **changes: Any
+    ) -> httpx.Response:
+        """A heartbeat whose very bytes are signed with `key`, or that carries `signature` instead."""
+        body = json.dumps({"node_id": node_id, "timestamp_ms": self.clock.ms, **changes}).encode()
+        headers = {
+            "X-Seal-Token": token,
+            "Content-Type": "application/json",
+            "X-Worker-Signature": b64(key.sign(body)) if signature is None else signature,
+        }
+        return await self.api.post("/api/v1/nodes/heartbeat", content=body, headers=headers)
+
+    async def join_signing(self, node_id: str, owner: str = OWNER_A) -> tuple[str, Ed25519PrivateKey]:
+        """A worker that registered a key and is active: (token, key)."""
+        token, key = self.chain.stake(node_id, owner), Ed25519PrivateKey.generate()
+        await self.catch_up()
+        public = b64(key.public_key().public_bytes_raw())
+        assert (await self.register(token, node_id, public_key=public)).status_code == 200
+        self.clock.advance(1)
+        self.kube.add_node(node_id)
+        assert (await self.signed_beat(token, node_id, key)).status_code == 200
+        await self.state.fleet.reconcile()
+        await self.catch_up()
+        assert self.state.index.workers[node_id].status is WorkerStatus.ACTIVE
+        self.clock.advance(1)
+        return token, key
+
     async def review(self, token: str) -> dict[str, Any]:
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
         response = await self.webhook.post("/token-review", json=body)
@@ -747,7 +783,7 @@ async def bench(clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKu
     """A master that has read the registry and knows its cluster, following the chain."""
     running: list[Any] = []
 
-    async def start() -> State:
+    async def start(config: Config = config) -> State:
         for stop in running:
             await stop()
         running.clear()
@@ -772,8 +808,8 @@ async def bench(clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKu
         state, chain, kube, clock, config, _client(api_app(state)), _client(webhook_app(state)), lambda: None
     )
 
-    async def restart() -> None:
-        bench.state = await start()
+    async def restart(**changes: Any) -> None:
+        bench.state = await start(config.model_copy(update=changes))
         bench.api, bench.webhook = _client(api_app(bench.state)), _client(webhook_app(bench.state))
         await bench.catch_up()
 
