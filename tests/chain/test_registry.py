@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from k3s_daas.chain import ChainUnreachable, Event, MalformedRecord, MoveAbort, ObjectNotFound, SuiClient
 from k3s_daas.registry import (
+    AgreedRegistry,
     CompiledPackage,
     Deployment,
     EndpointsDisagree,
@@ -34,7 +35,6 @@ from k3s_daas.registry import (
     WorkerSlashed,
     WorkerStatus,
     WorkerStatusChanged,
-    agreeing_worker,
     check_node_id,
     find_package,
     find_registry,
@@ -255,23 +255,52 @@ async def test_all_endpoints_that_answer_have_to_agree(
     await registry.stake([await request(registry, "worker-1")], COLD)
     front = await proxy()
     async with await SuiClient.connect([live_net.url, front.url], "localnet", timeout_s=1) as chain:
-        each = [Registry(single, registry.deployment) for single in chain.all_endpoints()]
-        worker, answered = await agreeing_worker(each, "worker-1", needed=2)
-        assert (worker, answered) == (await registry.worker("worker-1"), 2)
-        assert await agreeing_worker(each, "nobody") == (None, 2)
+        agreed = AgreedRegistry(chain, registry.deployment)
+        worker = await agreed.worker("worker-1")
+        assert worker == await registry.worker("worker-1")
+        assert await agreed.worker("nobody") is None
         slashed = replace(worker, status=WorkerStatus.SLASHED)
 
         async def lie(node_id: str) -> Any:
             return slashed
 
         with monkeypatch.context() as lying:
-            lying.setattr(each[1], "worker", lie)
+            lying.setattr(agreed._each[1], "worker", lie)
             with pytest.raises(EndpointsDisagree, match="worker worker-1: pending, slashed"):
-                await agreeing_worker(each, "worker-1")
+                await agreed.worker("worker-1")
         await front.stop()
-        assert await agreeing_worker(each, "worker-1") == (worker, 1)
+        assert await agreed.worker("worker-1") == worker
+        chain._transport.network = "mainnet"
         with pytest.raises(ChainUnreachable, match="1 of 2 answered, wanted 2"):
-            await agreeing_worker(each, "worker-1", needed=2)
+            await agreed.worker("worker-1")
+        with pytest.raises(ChainUnreachable, match="1 of 2 answered, wanted 2"):
+            await agreed.snapshot()
+
+
+@live
+async def test_mainnet_starts_from_a_snapshot_that_two_tell(
+    new_registry: Any, live_net: Any, proxy: Callable[[], Awaitable[Any]]
+) -> None:
+    registry: Registry = await new_registry()
+    await registry.stake([await request(registry, "worker-1")], COLD)
+    front = await proxy()
+    async with await SuiClient.connect([live_net.url, front.url], "localnet", timeout_s=1) as chain:
+        agreed = AgreedRegistry(chain, registry.deployment)
+        chain._transport.network = "mainnet"
+        read = agreed._each[1].snapshot
+
+        async def lagging() -> Any:
+            return replace(await read(), checkpoint=1)
+
+        agreed._each[1].snapshot = lagging
+        assert (await agreed.snapshot()).checkpoint == 1, "what came after it is to be followed"
+
+        async def lying() -> Any:
+            return replace(await read(), worker_tokens={})
+
+        agreed._each[1].snapshot = lying
+        with pytest.raises(EndpointsDisagree, match="5 times in a row"):
+            await agreed.snapshot()
 
 
 # -- deployment --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from lightkube.config.kubeconfig import KubeConfig
@@ -37,6 +39,7 @@ from k3s_daas.registry import (
     Master,
     RegistryConfig,
     SealTokenRecord,
+    SlashProposal,
     Snapshot,
     Worker,
     WorkerStatus,
@@ -95,6 +98,11 @@ class FakeChain:
         self.refuse_statuses: Callable[[Mapping[str, WorkerStatus]], Exception | None] = lambda _: None
         self.refuse_reads: Exception | None = None
         self.opened_after: list[int | None] = []
+        self.balance_mist = 10**9
+        self.caps: set[tuple[str, str]] = set()
+        self.proposals: list[tuple[str, int, bytes]] = []
+        self.refuse_proposals: Callable[[], Exception | None] = lambda: None
+        self.endpoints_left = 0
         self._digests = 0
 
     # what the master calls
@@ -104,7 +112,7 @@ class FakeChain:
         return self.log[-1].sequence, self.log[-1].timestamp_ms
 
     async def checkpoints(
-        self, after: int | None, packages: Iterable[str] | None = None
+        self, after: int | None, packages: Iterable[str] | None = None, digest: str | None = None
     ) -> AsyncGenerator[CheckpointEvents, None]:
         self.opened_after.append(after)
         done = self.log[-1].sequence if after is None else after
@@ -120,6 +128,14 @@ class FakeChain:
         self._reading()
         assert (kind, cap_id) == ("OperatorCap", OPERATOR_CAP)
         return self.operator
+
+    def leave_endpoint(self) -> None:
+        self.endpoints_left += 1
+
+    async def balance(self, address: str) -> int:
+        self._reading()
+        assert address == ADDRESS
+        return self.balance_mist
 
     async def snapshot(self) -> Snapshot:
         self._reading()
@@ -163,6 +179,21 @@ class FakeChain:
         for node_id, status in statuses.items():
             self.set_status(node_id, status)
         return Receipt("digest", self.log[-1].sequence, 1000, [], {})
+
+    async def find_cap(self, kind: str, holder: str) -> str | None:
+        self._reading()
+        return "0xca9" if (kind, holder) in self.caps else None
+
+    async def propose_slash(self, node_id: str, reason: int, evidence_hash: bytes) -> Receipt:
+        self.proposals.append((node_id, reason, evidence_hash))
+        error = self.refuse_proposals()
+        if error is not None:
+            raise error
+        old = self.workers[node_id]
+        proposal = SlashProposal(reason, evidence_hash, self.clock.ms, self.clock.ms, old.status)
+        self.workers[node_id] = replace(old, proposal=proposal)
+        self.set_status(node_id, WorkerStatus.JAILED)
+        return Receipt("proposed", self.log[-1].sequence, 1000, [], {})
 
     async def announce_master(self, endpoint: str, api_server: str, ca_hash: bytes) -> Receipt:
         assert self.master is not None
@@ -252,7 +283,7 @@ class FakeChain:
 
     def set_status(self, node_id: str, status: WorkerStatus) -> None:
         old = self.workers[node_id]
-        self.workers[node_id] = replace(old, status=status)
+        self.workers[node_id] = replace(old, status=status, status_changed_at_ms=self.clock.ms)
         self.emit(
             "worker_registry::WorkerStatusChangedEvent",
             node_id=node_id,
@@ -275,7 +306,9 @@ class FakeChain:
 
     def slash(self, node_id: str) -> None:
         old = self.workers[node_id]
-        self.workers[node_id] = replace(old, status=WorkerStatus.SLASHED, stake_mist=9 * 10**8)
+        self.workers[node_id] = replace(
+            old, status=WorkerStatus.SLASHED, stake_mist=9 * 10**8, status_changed_at_ms=self.clock.ms
+        )
         self.emit(
             "slashing::WorkerSlashedEvent",
             node_id=node_id,
@@ -397,6 +430,13 @@ class FakeKube:
             "metadata": {"name": name, "namespace": "kube-node-lease"},
             "spec": {"renewTime": at},
         }
+
+    def keep_running(self, name: str, *, deadline_ms: int, grace_s: int = 30) -> None:
+        """A pod that was told to go by then, and whose kubelet says that it runs."""
+        at = dt.datetime.fromtimestamp(deadline_ms / 1000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.pods[name]["metadata"] |= {"deletionTimestamp": at, "deletionGracePeriodSeconds": grace_s}
+        self.pods[name]["metadata"]["uid"] = f"uid-{name}"
+        self.pods[name]["status"] = {"phase": "Running"}
 
     def add_pod(self, name: str, node: str, *, owner_kind: str = "ReplicaSet", mirror: bool = False) -> None:
         self.pods[name] = {
@@ -641,6 +681,33 @@ class Bench:
         }
         return await self.api.post("/api/v1/nodes/heartbeat", json=body, headers=_header(token))
 
+    async def signed_beat(
+        self, token: str, node_id: str, key: Ed25519PrivateKey, signature: str | None = None, **changes: Any
+    ) -> httpx.Response:
+        """A heartbeat whose very bytes are signed with `key`, or that carries `signature` instead."""
+        body = json.dumps({"node_id": node_id, "timestamp_ms": self.clock.ms, **changes}).encode()
+        headers = {
+            "X-Seal-Token": token,
+            "Content-Type": "application/json",
+            "X-Worker-Signature": b64(key.sign(body)) if signature is None else signature,
+        }
+        return await self.api.post("/api/v1/nodes/heartbeat", content=body, headers=headers)
+
+    async def join_signing(self, node_id: str, owner: str = OWNER_A) -> tuple[str, Ed25519PrivateKey]:
+        """A worker that registered a key and is active: (token, key)."""
+        token, key = self.chain.stake(node_id, owner), Ed25519PrivateKey.generate()
+        await self.catch_up()
+        public = b64(key.public_key().public_bytes_raw())
+        assert (await self.register(token, node_id, public_key=public)).status_code == 200
+        self.clock.advance(1)
+        self.kube.add_node(node_id)
+        assert (await self.signed_beat(token, node_id, key)).status_code == 200
+        await self.state.fleet.reconcile()
+        await self.catch_up()
+        assert self.state.index.workers[node_id].status is WorkerStatus.ACTIVE
+        self.clock.advance(1)
+        return token, key
+
     async def review(self, token: str) -> dict[str, Any]:
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
         response = await self.webhook.post("/token-review", json=body)
@@ -727,7 +794,7 @@ async def bench(clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKu
     """A master that has read the registry and knows its cluster, following the chain."""
     running: list[Any] = []
 
-    async def start() -> State:
+    async def start(config: Config = config) -> State:
         for stop in running:
             await stop()
         running.clear()
@@ -752,8 +819,8 @@ async def bench(clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKu
         state, chain, kube, clock, config, _client(api_app(state)), _webhook_client(state), lambda: None
     )
 
-    async def restart() -> None:
-        bench.state = await start()
+    async def restart(**changes: Any) -> None:
+        bench.state = await start(config.model_copy(update=changes))
         bench.api, bench.webhook = _client(api_app(bench.state)), _webhook_client(bench.state)
         await bench.catch_up()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -146,16 +147,105 @@ async def test_five_minutes_of_silence_are_offline_and_a_heartbeat_ends_it(bench
     assert status_of(bench) == "active"
     bench.clock.advance(1)
     await turn(bench)
+    assert status_of(bench) == "active", "its last change was not 10 minutes ago"
+    bench.clock.advance(299)
+    await turn(bench)
     assert status_of(bench) == "offline"
-    await bench.beat(token, "worker-1")
-    bench.kube.renew("worker-1")
+    bench.clock.advance(599)
+    await beat(bench, token)
+    await turn(bench)
+    assert status_of(bench) == "offline"
+    bench.clock.advance(1)
+    await beat(bench, token)
     await turn(bench)
     assert status_of(bench) == "active"
 
 
+async def beat(bench: Any, token: str, node_id: str = "worker-1") -> None:
+    """A sign of life of both the watcher and the kubelet."""
+    assert (await bench.beat(token, node_id)).status_code == 200
+    bench.kube.renew(node_id)
+
+
+async def test_a_worker_that_comes_and_goes_changes_once_in_ten_minutes(bench: Any) -> None:
+    token = await bench.join("worker-1")
+    written = [bench.clock.ms]
+    for _ in range(40):
+        # Heard just once every 5 min and a bit: by itself offline and back each time.
+        bench.clock.advance(302)
+        await turn(bench)
+        if len(bench.chain.status_calls) > len(written):
+            written.append(bench.clock.ms)
+        await beat(bench, token)
+        await turn(bench)
+        if len(bench.chain.status_calls) > len(written):
+            written.append(bench.clock.ms)
+        if len(written) == 3:
+            await bench.restart()
+            await bench.state.fleet.reconcile()
+    assert len(written) > 5
+    assert min(b - a for a, b in itertools.pairwise(written)) >= 600_000
+
+
+async def test_first_activations_never_wait_and_others_are_gathered(bench: Any) -> None:
+    for name in ("worker-1", "worker-2"):
+        await bench.join(name)
+    calls = len(bench.chain.status_calls)
+    assert calls == 2, "joined a second apart, both written at once"
+    bench.clock.advance(700)
+    await turn(bench)
+    assert bench.chain.status_calls[calls:] == [
+        {"worker-1": WorkerStatus.OFFLINE, "worker-2": WorkerStatus.OFFLINE}
+    ]
+
+
+async def test_a_name_staked_anew_is_activated_at_once(bench: Any) -> None:
+    await bench.join("worker-1")
+    bench.chain.withdraw("worker-1")
+    bench.clock.advance(16)
+    token = await staked(bench)
+    await beat(bench, token)
+    await turn(bench)
+    assert status_of(bench) == "active"
+
+
+# -- gas --------------------------------------------------------------------------------------------------
+
+
+async def test_low_gas_is_an_alert_until_it_is_topped_up(bench: Any) -> None:
+    bench.chain.balance_mist = 99_999_999
+    bench.clock.advance(60)
+    await turn(bench)
+    ready = await bench.api.get("/readyz")
+    assert ready.status_code == 200
+    (alert,) = ready.json()["alerts"]
+    assert alert.startswith(f"gas: wallet {bench.address} holds 0.099999999 SUI, wanted at least 0.1 SUI.")
+    text = (await bench.api.get("/metrics")).text
+    assert "\nk3s_daas_gas_low 1.0\n" in text
+    assert "\nk3s_daas_gas_mist 9.9999999e+07\n" in text
+    bench.chain.balance_mist = 5 * 10**8
+    bench.clock.advance(60)
+    await turn(bench)
+    assert (await bench.api.get("/readyz")).json()["alerts"] == []
+
+
+async def test_the_last_gas_is_kept_for_what_cannot_wait(bench: Any) -> None:
+    token = await bench.join("worker-1")
+    bench.chain.balance_mist = 19_999_999
+    bench.clock.advance(700)
+    await turn(bench)
+    assert status_of(bench) == "active"
+    assert "Statuses aren't written any more" in (await bench.api.get("/readyz")).json()["alerts"][0]
+    bench.chain.balance_mist = 20_000_000
+    bench.clock.advance(60)
+    await turn(bench)
+    assert status_of(bench) == "offline"
+    assert token not in (await bench.api.get("/metrics")).text
+
+
 async def test_busy_workers_fall_silent_too(bench: Any) -> None:
     await staked(bench, status=WorkerStatus.BUSY)
-    bench.clock.advance(301)
+    bench.clock.advance(601)
     await turn(bench)
     assert status_of(bench) == "offline"
 
@@ -351,7 +441,7 @@ async def test_a_new_ca_is_announced(bench: Any) -> None:
 
 async def test_readyz_names_what_is_missing(bench: Any) -> None:
     ready = await bench.api.get("/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"ready": True, "reasons": []})
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "reasons": [], "alerts": []})
     bench.kube.broken = True
     bench.clock.advance(61)
     await bench.state.fleet.reconcile()

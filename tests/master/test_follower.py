@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from k3s_daas.chain import ChainUnreachable, CheckpointEvents, Event, ReplayGap
+from k3s_daas.chain import ChainUnreachable, CheckpointEvents, Event, ForkedChain, ReplayGap
 from k3s_daas.registry import WorkerStatus
 from k3s_daas_master.follower import Follower
 from k3s_daas_master.freshness import ChainView
@@ -161,7 +162,7 @@ async def test_nobody_registers_while_known_events_come_again(bench: Any) -> Non
     stream = bench.chain.checkpoints
     seen: list[tuple[int, str]] = []
 
-    async def watched(after: int | None, packages: Any = None) -> Any:
+    async def watched(after: int | None, packages: Any = None, digest: Any = None) -> Any:
         async for batch in stream(after, packages):
             yield batch
             await bench.state.fleet._learn_ca()
@@ -240,7 +241,7 @@ async def test_cursor_and_effect_are_committed_together(
     chain.slash("worker-1")
     slashed = chain.log[-1]
 
-    def power_cut(_: int) -> None:
+    def power_cut(*_: Any) -> None:
         raise OSError("gone")
 
     monkeypatch.setattr(store, "set_cursor", power_cut)
@@ -274,7 +275,7 @@ async def test_a_replay_gap_is_counted_and_bridged_by_a_snapshot(
     follower._store.set_cursor(5)
     stream = chain.checkpoints
 
-    async def pruned(after: int | None, packages: Any = None) -> Any:
+    async def pruned(after: int | None, packages: Any = None, digest: Any = None) -> Any:
         if after == 5:
             raise ReplayGap(5, 90)
         async for batch in stream(after, packages):
@@ -311,6 +312,150 @@ async def test_an_event_that_cannot_be_read_leads_to_a_new_snapshot(
     await until(lambda: "worker-2" in follower._index.workers)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+# -- what is not believed ---------------------------------------------------------------------------------
+
+
+async def test_the_cursor_keeps_the_digest_that_tells_another_history(
+    chain: Any, clock: Any, deployment: Any, tmp_path: Any
+) -> None:
+    follower = make(chain, clock, deployment, tmp_path)
+    follower._index.load(await chain.snapshot())
+    chain.stake("worker-1")
+    follower.take(replace(chain.log[-1], digest="d-of-it"), 100)
+    assert follower._store.cursor_digest() == "d-of-it"
+    follower._store.close()
+    again = make(chain, clock, deployment, tmp_path)
+    asked: list[Any] = []
+    stream = chain.checkpoints
+
+    def watched(after: int | None, packages: Any = None, digest: Any = None) -> Any:
+        asked.append((after, digest))
+        return stream(after, packages)
+
+    chain.checkpoints = watched
+    task = asyncio.create_task(again.run())
+    await until(lambda: asked)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert asked == [(chain.log[-1].sequence, "d-of-it")]
+
+
+async def test_a_registry_older_than_what_was_seen_is_not_loaded(bench: Any) -> None:
+    token = bench.chain.stake("worker-1")
+    await bench.catch_up()
+    lagging = await bench.chain.snapshot()
+    bench.chain.slash("worker-1")
+    await bench.catch_up()
+    bench.state.follower._retry_s = (0.0,)
+    truth = bench.chain.snapshot
+
+    async def old() -> Any:
+        return lagging
+
+    bench.chain.snapshot = old
+    bench.chain.refuse_reads = ChainUnreachable({"x": "cut"})
+    bench.chain.checkpoint()
+    await until(lambda: bench.state.follower.problem and "cut" in bench.state.follower.problem)
+    bench.chain.refuse_reads = None
+    await until(lambda: bench.chain.endpoints_left > 1)
+    assert "older than" in bench.state.follower.problem
+    assert bench.state.index.workers["worker-1"].status is WorkerStatus.SLASHED
+    assert bench.refusal(await bench.beat(token, "worker-1")) == (403, "worker_slashed")
+    bench.chain.snapshot = truth
+    await bench.catch_up()
+    await until(lambda: bench.state.follower.problem is None)
+
+
+async def test_two_histories_are_an_alert_and_nothing_is_taken_in(
+    chain: Any, clock: Any, deployment: Any, tmp_path: Any
+) -> None:
+    follower = make(chain, clock, deployment, tmp_path)
+    stream, lying = chain.checkpoints, True
+
+    async def forked(after: int | None, packages: Any = None, digest: Any = None) -> Any:
+        if lying:
+            raise ForkedChain("another history")
+        async for batch in stream(after, packages):
+            yield batch
+
+    chain.checkpoints = forked
+    task = asyncio.create_task(follower.run())
+    await until(lambda: follower.forked)
+    chain.stake("worker-1")
+    await until(lambda: follower.problem == "another history")
+    assert follower.forks == 1, "one fork, however often it is met"
+    assert follower.events == 0
+    lying = False
+    chain.stake("worker-2")
+    await until(lambda: "worker-2" in follower._index.workers and not follower.forked)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_gap_stays_an_alert_over_restarts_until_somebody_looked(bench: Any) -> None:
+    assert (await bench.api.get("/readyz")).json()["alerts"] == []
+    bench.state.store.note_gap(5, 90, bench.clock.ms)
+    await bench.restart()
+    await bench.state.fleet.reconcile()
+    ready = await bench.api.get("/readyz")
+    assert ready.status_code == 200, "tokens and heartbeats work: the gap holds back slashes only"
+    (alert,) = ready.json()["alerts"]
+    assert "after checkpoint 5 until 90" in alert
+    assert "acknowledge-gap" in alert
+    assert "k3s_daas_replay_gap_open 1.0" in (await bench.api.get("/metrics")).text
+    assert bench.state.store.acknowledge_gaps(bench.clock.ms) == 1
+    assert (await bench.api.get("/readyz")).json()["alerts"] == []
+    assert bench.state.follower.gap() is None
+
+
+async def test_a_gap_is_remembered_before_anything_is_read_past_it(
+    chain: Any, clock: Any, deployment: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = make(chain, clock, deployment, tmp_path)
+    follower._store.set_cursor(5)
+    stream, note = chain.checkpoints, follower._store.note_gap
+
+    async def pruned(after: int | None, packages: Any = None, digest: Any = None) -> Any:
+        if after == 5:
+            raise ReplayGap(5, 90)
+        async for batch in stream(after, packages):
+            yield batch
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    chain.checkpoints = pruned
+    monkeypatch.setattr(follower._store, "note_gap", full)
+    task = asyncio.create_task(follower.run())
+    await until(lambda: follower.problem == "database or disk is full")
+    assert follower.gap() is not None
+    assert follower._store.cursor() == 5
+    monkeypatch.setattr(follower._store, "note_gap", note)
+    await until(lambda: follower.problem is None)
+    assert follower._store.open_gaps() == [(clock.ms, 5, 90)]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_with_a_full_disk_the_index_is_still_fed(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.chain.stake("worker-1")
+    await bench.catch_up()
+    bench.state.follower._retry_s = (0.0,)
+    real = bench.state.store.set_cursor
+
+    def full(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(bench.state.store, "set_cursor", full)
+    bench.chain.slash("worker-1")
+    await until(lambda: bench.state.follower.problem == "database or disk is full")
+    assert bench.state.index.workers["worker-1"].status is WorkerStatus.SLASHED
+    assert bench.state.view.fresh()
+    monkeypatch.setattr(bench.state.store, "set_cursor", real)
+    bench.chain.checkpoint()
+    await until(lambda: bench.state.store.open_removals() == ["worker-1"])
 
 
 # -- freshness --------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 
 from k3s_daas.chain import ChainUnreachable, MalformedRecord
 from k3s_daas.registry import WorkerStatus
+from k3s_daas_master.freshness import READONLY_GROUP
 from k3s_daas_master.operators import Operators
 
 REFUSED = {"authenticated": False}
@@ -67,7 +68,7 @@ async def test_what_was_read_too_long_ago_counts_for_nothing(bench: Any) -> None
     bench.clock.advance(60)
     assert OPERATORS in await groups(bench, token)
     bench.clock.advance(0.1)
-    assert await groups(bench, token) == [OWNERS]
+    assert await groups(bench, token) == [READONLY_GROUP]
 
 
 @pytest.mark.parametrize("error", [ChainUnreachable({}), MalformedRecord("that is something else")])

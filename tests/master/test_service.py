@@ -30,6 +30,7 @@ from lightkube.resources.core_v1 import Secret
 from k3s_daas import join, seal
 from k3s_daas.registry import StakeRequest, WorkerStatus
 from k3s_daas_master.cluster import Cluster
+from k3s_daas_master.store import Store
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -407,6 +408,20 @@ async def test_answers_are_not_held_back_on_a_kept_connection(stage: Stage) -> N
     # Nagle's algorithm against delayed acknowledgements costs 40 ms each, once a connection is no longer new;
     # the best few are free of whatever else the machine does.
     assert sorted(times[30:])[5] < 0.035, times
+
+
+async def test_an_operator_acknowledges_a_gap(stage: Stage) -> None:
+    config = str(stage.root / "master.json")
+    store = Store(stage.root / "state")
+    store.note_gap(5, 90, 1_790_000_000_000)
+    await stage.start_master()
+    (alert,) = (await stage.api.get("/readyz")).json()["alerts"]
+    assert "after checkpoint 5 until 90" in alert
+    said = await stage.command("acknowledge-gap", "--config", config)
+    assert said == {"acknowledged": [{"noticed_ms": 1_790_000_000_000, "after": 5, "until": 90}]}
+    assert (await stage.api.get("/readyz")).json()["alerts"] == []
+    assert await stage.command("acknowledge-gap", "--config", config) == {"acknowledged": []}
+    store.close()
 
 
 async def test_without_a_chain_it_waits_and_can_be_stopped(stage: Stage) -> None:

@@ -35,6 +35,7 @@ from k3s_daas_watcher.chainview import Sighting
 from k3s_daas_watcher.config import WatcherConfig
 from k3s_daas_watcher.control import Control
 from k3s_daas_watcher.master_client import Usage
+from k3s_daas_watcher.signing import HeartbeatKey
 from k3s_daas_watcher.state import StateStore
 from k3s_daas_watcher.watcher import Watcher
 
@@ -156,6 +157,8 @@ class FakeMaster:
     registrations: list[dict[str, Any]] = field(default_factory=list)
     heartbeats: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    # The bodies of heartbeats as they came, each with its signature.
+    signed: list[tuple[bytes, str | None]] = field(default_factory=list)
     on_register: Answer | None = None
     on_heartbeat: Answer | None = None
     changes: dict[str, Any] = field(default_factory=dict)
@@ -186,6 +189,7 @@ class FakeMaster:
         async def heartbeat(request: Request) -> Response:
             body = await request.json()
             self.heartbeats.append(body)
+            self.signed.append((await request.body(), request.headers.get("x-worker-signature")))
             self.tokens.append(request.headers.get("x-seal-token"))
             other = self.on_heartbeat(body) if self.on_heartbeat else None
             return other or JSONResponse({"status": "active"})
@@ -420,6 +424,7 @@ async def make_watcher(
             ),
             probe,
             clock,
+            key=HeartbeatKey(bytes(range(32))),
             usage=lambda: Usage(1.0, 2.0, 3.0),
             pods=lambda: 4,
         )

@@ -357,12 +357,14 @@ async def test_proxies_of_the_environment_see_nothing(go, monkeypatch, outputs):
 @pytest.fixture
 def command(write_config, tmp_path, token, chain, monkeypatch, outputs):
     """`k3s-daas-watcher register` with the fake chain, as an exit code."""
-    from k3s_daas_watcher import register_command, sealfile
+    from k3s_daas_watcher import register_command, sealfile, signing
     from k3s_daas_watcher.__main__ import main
 
     token_file = tmp_path / "seal-token"
     token_file.write_text(token + "\n")
     token_file.chmod(0o600)
+    key_file = tmp_path / "heartbeat.key"
+    signing.create(key_file)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.setattr(register_command, "readers", lambda _: [chain])
     assert sealfile.CREDENTIAL == "seal-token"
@@ -373,6 +375,7 @@ def command(write_config, tmp_path, token, chain, monkeypatch, outputs):
                 "register",
                 f"--config={write_config(**changes)}",
                 f"--seal-token-file={token_file}",
+                f"--heartbeat-key-file={key_file}",
                 f"--token-out={outputs.token}",
                 f"--password-out={outputs.password}",
                 f"--joined-marker={tmp_path / 'agent-joined'}",

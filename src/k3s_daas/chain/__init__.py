@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from k3s_daas.chain.errors import (
     ChainError,
     ChainUnreachable,
+    ForkedChain,
     InsufficientGas,
     InvalidAddress,
     InvalidEndpoint,
@@ -36,6 +37,7 @@ __all__ = [
     "ChainUnreachable",
     "CheckpointEvents",
     "Event",
+    "ForkedChain",
     "InsufficientGas",
     "InvalidAddress",
     "InvalidEndpoint",

@@ -54,6 +54,58 @@ def vector(items: Iterable[bytes]) -> bytes:
     return uleb(len(encoded)) + b"".join(encoded)
 
 
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Takes values off encoded bytes, in order. Every method raises ValueError for what isn't BCS."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        end = self._at + size
+        if end > len(self._raw):
+            raise ValueError(f"{len(self._raw)} bytes end before byte {end}")
+        part, self._at = self._raw[self._at : end], end
+        return part
+
+    def uleb(self) -> int:
+        number = 0
+        for shift in range(0, 35, 7):
+            byte = self.take(1)[0]
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if (byte == 0 and shift) or number >= 1 << 32:
+                    break
+                return number
+        raise ValueError("a length that isn't the shortest ULEB128 of 32 bits")
+
+    def unsigned(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def flag(self) -> bool:
+        value = self.unsigned(1)
+        if value > 1:
+            raise ValueError(f"boolean {value}")
+        return value == 1
+
+    def address(self) -> str:
+        return "0x" + self.take(32).hex()
+
+    def data(self) -> bytes:
+        return self.take(self.uleb())
+
+    def string(self) -> str:
+        return self.data().decode("utf-8")
+
+    def end(self) -> None:
+        """Nothing may be left over."""
+        if self._at != len(self._raw):
+            raise ValueError(f"{len(self._raw) - self._at} bytes too many")
+
+
 # -- types and derived ids ---------------------------------------------------------------------------------
 
 #: Variant numbers of TypeTag; 7 is a struct, which has no keyword.

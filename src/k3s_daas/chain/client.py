@@ -73,6 +73,10 @@ class SuiClient:
     async def close(self) -> None:
         self._transport.close()
 
+    def leave_endpoint(self) -> None:
+        """Ask the next endpoint first from now on: the present one lags, or says what can't be."""
+        self._transport.prefer(self._transport.rotation()[1 % len(self._transport.links)])
+
     def all_endpoints(self) -> list[SuiClient]:
         """One client per endpoint, without failover, for asking all of them the same question. They share
         this client's channels and are closed with it."""
@@ -192,15 +196,18 @@ class SuiClient:
     # -- events --------------------------------------------------------------------------------------------
 
     async def checkpoints(
-        self, after: int | None, packages: Iterable[str] | None = None
+        self, after: int | None, packages: Iterable[str] | None = None, digest: str | None = None
     ) -> AsyncGenerator[CheckpointEvents, None]:
         """Every checkpoint after `after` (None: from now on), in order, none twice, none left out.
 
-        With `packages`, only events of types those define are in the batches. Raises ReplayGap, or
-        ChainUnreachable after several rounds without an answer; call again with the last sequence then.
+        With `packages`, only events of types those define are in the batches. With `digest`, that of the
+        checkpoint `after`, an endpoint that knows another history is left at once. What holds events is
+        compared between endpoints before it is given out (see `crosscheck`). Raises ReplayGap, ForkedChain,
+        or ChainUnreachable after several rounds without an answer; call again with the last position then.
         """
         only = None if packages is None else frozenset(map(bcs.normalize_address, packages))
-        async with contextlib.aclosing(Follower(self._transport, after, only).run()) as batches:
+        follower = Follower(self._transport, after, only, digest)
+        async with contextlib.aclosing(follower.run()) as batches:
             async for batch in batches:
                 yield batch
 

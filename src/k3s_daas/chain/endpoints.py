@@ -17,6 +17,12 @@ CHAIN_IDS = {
 #: devnet is started anew again and again: it has no lasting chain id.
 NETWORKS = ("localnet", "devnet", "testnet", "mainnet")
 
+
+def wanted_answers(network: str) -> int:
+    """How many endpoints must answer, and agree, before anything is believed: on mainnet one can't lie."""
+    return 2 if network == "mainnet" else 1
+
+
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
 
 

@@ -148,5 +148,10 @@ class ReplayGap(ChainError):
         )
 
 
+class ForkedChain(ChainError):
+    """What endpoints say can't all be one history: one of them forked, was set back or lies. Nothing that
+    they say is taken in until they agree again."""
+
+
 class MalformedRecord(ChainError):
     """An object or event isn't shaped as our contracts write it: another package, or a lying endpoint."""

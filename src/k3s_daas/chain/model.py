@@ -45,11 +45,16 @@ class Event:
 
 @dataclass(frozen=True)
 class CheckpointEvents:
-    """One checkpoint, also when it holds no event: progress is information too. Time in ms (Unix)."""
+    """One checkpoint, also when it holds no event: progress is information too. Time in ms (Unix).
+
+    `digest` names the checkpoint and, by `previous`, all that came before it: keep it with the sequence.
+    """
 
     sequence: int
     timestamp_ms: int
     events: list[Event]
+    digest: str = ""
+    previous: str = ""
 
 
 @dataclass(frozen=True)

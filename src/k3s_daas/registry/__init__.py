@@ -1,6 +1,7 @@
 """Typed bindings to the project's Move package: records, events, reads and transactions."""
 
-from k3s_daas.registry.client import EndpointsDisagree, MissingCap, Registry, agreeing_worker
+from k3s_daas.registry.agreed import AgreedRegistry, EndpointsDisagree
+from k3s_daas.registry.client import MissingCap, Registry
 from k3s_daas.registry.deploy import (
     AmbiguousRegistry,
     CompiledPackage,
@@ -52,6 +53,7 @@ from k3s_daas.registry.model import (
 )
 
 __all__ = [
+    "AgreedRegistry",
     "AmbiguousRegistry",
     "CompiledPackage",
     "Deployment",
@@ -92,7 +94,6 @@ __all__ = [
     "WorkerSlashed",
     "WorkerStatus",
     "WorkerStatusChanged",
-    "agreeing_worker",
     "check_node_id",
     "create_registry",
     "find_package",

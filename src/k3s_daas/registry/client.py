@@ -6,12 +6,11 @@ contract's refusals as MoveAbort with the constant's name, before anything is se
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from k3s_daas.chain import bcs
-from k3s_daas.chain.errors import ChainError, ChainUnreachable, MalformedRecord, ObjectNotFound
+from k3s_daas.chain.errors import ChainError, MalformedRecord
 from k3s_daas.chain.model import Json, Object, Preview, Receipt
 from k3s_daas.registry.model import (
     Deployment,
@@ -49,10 +48,6 @@ class MissingCap(ChainError):
             f"Address {address} holds no {cap} of registry {registry_id}, which this needs. "
             f"Use the key of the address that holds the {cap}."
         )
-
-
-class EndpointsDisagree(ChainError):
-    """Endpoints that answered tell different stories: one lags or lies, so nothing is decided."""
 
 
 class Registry:
@@ -459,36 +454,6 @@ class Registry:
 
     def _registry(self, tx: Transaction) -> Arg:
         return tx.object(self.deployment.registry_id)
-
-
-async def agreeing_worker(
-    registries: Sequence[Registry], node_id: str, *, needed: int = 1
-) -> tuple[Worker | None, int]:
-    """The record that all endpoints which answer agree on, and how many answered.
-
-    `registries` holds one Registry per endpoint (`chain.all_endpoints()`); mainnet wants `needed=2`.
-    Raises ChainUnreachable when fewer than `needed` answered, EndpointsDisagree when answers differ.
-    """
-    answers = await asyncio.gather(*(r.worker(node_id) for r in registries), return_exceptions=True)
-    good: list[Worker | None] = []
-    failed: dict[str, str] = {}
-    for registry, answer in zip(registries, answers, strict=True):
-        url = registry.chain.endpoint
-        if isinstance(answer, (ChainUnreachable, ObjectNotFound)):
-            failed[url] = str(answer)
-        elif isinstance(answer, BaseException):
-            raise answer
-        else:
-            good.append(answer)
-    if len(good) < needed:
-        raise ChainUnreachable(failed | {"": f"{len(good)} of {len(registries)} answered, wanted {needed}"})
-    if any(answer != good[0] for answer in good):
-        statuses = [answer.status.value if answer else "absent" for answer in good]
-        raise EndpointsDisagree(
-            f"Endpoints disagree on worker {node_id}: {', '.join(statuses)}. Wanted: one answer. "
-            "One of them lags or lies; nothing is decided until they agree."
-        )
-    return good[0], len(good)
 
 
 def _value(field: Object) -> Json:

@@ -11,9 +11,11 @@ from pathlib import Path
 from k3s_daas import logs
 from k3s_daas.chain import ChainError, Key
 from k3s_daas_master.certificate import CertificateError, issue
+from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import ClusterError
 from k3s_daas_master.config import Config, ConfigError, load
 from k3s_daas_master.errors import StateError
+from k3s_daas_master.store import Store
 
 #: A configuration or state that a restart doesn't mend (sysexits' EX_CONFIG).
 EXIT_CONFIG = 78
@@ -28,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = load(options.config)
         if options.command == "init-key":
             return _init_key(config)
+        if options.command == "acknowledge-gap":
+            return _acknowledge_gap(config)
         return _serve(config)
     except (ConfigError, StateError, ClusterError, ChainError, CertificateError) as error:
         print(logs.redact(f"k3s-daas-master {options.command}: {error}"), file=sys.stderr)
@@ -40,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("serve", "run the service"),
         ("init-key", "make the master's wallet key once and print its address"),
+        ("acknowledge-gap", "say that you looked at a replay gap: slashes may be proposed again"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", type=Path, required=True, help="the service's JSON configuration")
@@ -68,6 +73,17 @@ def _init_key(config: Config) -> int:
             "as the service's user, after its state directory was made."
         ) from None
     print(json.dumps({"address": key.address, "created": created}))
+    return 0
+
+
+def _acknowledge_gap(config: Config) -> int:
+    store = Store(config.state_dir)
+    try:
+        gaps = store.open_gaps()
+        store.acknowledge_gaps(Clock().now_ms())
+    finally:
+        store.close()
+    print(json.dumps({"acknowledged": [{"noticed_ms": at, "after": a, "until": b} for at, a, b in gaps]}))
     return 0
 
 

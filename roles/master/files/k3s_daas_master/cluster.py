@@ -88,6 +88,15 @@ class PodView:
     terminating: bool
 
 
+@dataclass(frozen=True)
+class OverduePod:
+    """A pod that still runs after it should have gone; ms since 1970."""
+
+    uid: str
+    requested_ms: int
+    deadline_ms: int
+
+
 class Cluster:
     """One connection to the API server. Every method raises ClusterError and nothing else."""
 
@@ -203,6 +212,16 @@ class Cluster:
                 )
                 async for pod in self._client.list(Pod, namespace="*", fields={"spec.nodeName": node_id})
                 if pod.metadata and pod.spec and pod.spec.nodeName == node_id and _drained(pod)
+            ]
+        return []
+
+    async def overdue_pods(self, node_id: str, before_ms: int) -> list[OverduePod]:
+        """The node's pods that run although they should have gone before `before_ms`."""
+        with _calls(f"list pods of {node_id}"):
+            return [
+                found
+                async for pod in self._client.list(Pod, namespace="*", fields={"spec.nodeName": node_id})
+                if (found := _overdue(pod)) and found.deadline_ms < before_ms
             ]
         return []
 
@@ -374,6 +393,18 @@ def _drained(pod: Pod) -> bool:
     if metadata is None or "kubernetes.io/config.mirror" in (metadata.annotations or {}):
         return False
     return not any(o.kind == "DaemonSet" and o.controller for o in metadata.ownerReferences or [])
+
+
+def _overdue(pod: Pod) -> OverduePod | None:
+    metadata = pod.metadata
+    if metadata is None or not metadata.uid or not pod.status or pod.status.phase != "Running":
+        return None
+    deadline_ms = _ms(metadata.deletionTimestamp)
+    if deadline_ms is None:
+        return None
+    return OverduePod(
+        metadata.uid, deadline_ms - 1000 * (metadata.deletionGracePeriodSeconds or 0), deadline_ms
+    )
 
 
 def _node_password(secret: Secret) -> NodePassword | None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from k3s_daas.chain.endpoints import wanted_answers
 from k3s_daas.listening import split_listen
 from k3s_daas.registry import Deployment
 
@@ -90,6 +91,11 @@ class Config(BaseModel):
     offline_after_s: Annotated[float, Field(ge=60, le=86_400)] = 300.0
     bootstrap_ttl_s: Annotated[float, Field(ge=60, le=600)] = 600.0
     drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 15.0
+    # Whether offences are only shown, or also proposed on-chain.
+    slashing: Literal["observe", "armed"] = "observe"
+    # The wallet's alert, and what of it is kept for announcements and slashes.
+    gas_low_mist: Annotated[int, Field(ge=0, le=10**18)] = 100_000_000
+    gas_reserve_mist: Annotated[int, Field(ge=0, le=10**18)] = 20_000_000
     # Registrations one source address may try: a burst, then so many a second.
     registration_burst: Annotated[int, Field(ge=1, le=10_000)] = 20
     registration_per_s: Annotated[float, Field(gt=0, le=10_000)] = 1.0
@@ -105,6 +111,8 @@ class Config(BaseModel):
             plain = [url for url in self.endpoints if not url.startswith("https://")]
             if plain:
                 raise ValueError(f"endpoints {plain} are plaintext; wanted https:// on {self.network}")
+        if len(set(self.endpoints)) < wanted_answers(self.network):
+            raise ValueError("endpoints: mainnet needs two of different providers, so that one can't lie")
         return self
 
     @property

@@ -11,6 +11,7 @@ STATUS_OF = {
     "token_unknown": 401,
     "token_expired": 401,
     "token_revoked": 401,
+    "signature_invalid": 401,
     "node_mismatch": 403,
     "worker_slashed": 403,
     "worker_not_eligible": 403,

@@ -7,74 +7,39 @@ offline, clears bootstrap tokens that are no longer needed, and notices slashed 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
-from k3s_daas.chain import ChainError, MoveAbort, Receipt
+from k3s_daas.chain import ChainError, Receipt
 from k3s_daas.join import JoinError, ca_hash
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import WorkerStatus
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError, NodeView
+from k3s_daas_master.disruption import Disruption
+from k3s_daas_master.drains import DrainWatch
 from k3s_daas_master.freshness import ChainView
+from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
-from k3s_daas_master.index import TokenIndex, WorkerView
+from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.nodepasswords import NodePasswordKeeper
+from k3s_daas_master.pacing import Pacing
+from k3s_daas_master.policy import Policy
 from k3s_daas_master.registration import ClusterCa
 from k3s_daas_master.removal import Remover
+from k3s_daas_master.statuses import StatusWriter, WritesStatuses
 from k3s_daas_master.store import Store
 
 _log = get_logger("k3s_daas_master.fleet")
 
-#: A heartbeat (every 30 s) or lease (renewed every 10 s) older than this says nothing about now.
-FRESH_MS = 65_000
 _CA_CHECK_S = 60.0
-# A status that was sent is not sent again while its event is on the way.
-_RESEND_S = 15.0
-# Most workers in one status transaction: the names are one argument of at most 16 KB.
-_BATCH = 200
-_CHAIN_BACKOFF_S = 10.0
 _REST_S = 0.2
 
 
-class WritesRegistry(Protocol):
-    async def set_statuses(self, statuses: Mapping[str, WorkerStatus]) -> Receipt: ...
-
+class WritesRegistry(WritesStatuses, Protocol):
     async def announce_master(self, endpoint: str, api_server: str, ca_hash: bytes) -> Receipt: ...
-
-
-def wanted_status(
-    worker: WorkerView,
-    node: NodeView | None,
-    last_heartbeat_ms: int | None,
-    *,
-    now_ms: int,
-    started_ms: int,
-    offline_after_ms: int,
-) -> WorkerStatus | None:
-    """The status the worker should have on-chain, or None when its present one is right.
-
-    Silence is counted from the later of its last heartbeat and our own start: a master that was down
-    punishes nobody for what it didn't hear.
-    """
-    if worker.status in (WorkerStatus.ACTIVE, WorkerStatus.BUSY):
-        silent_ms = now_ms - max(last_heartbeat_ms or 0, started_ms)
-        return WorkerStatus.OFFLINE if silent_ms > offline_after_ms else None
-    if worker.status not in (WorkerStatus.PENDING, WorkerStatus.OFFLINE):
-        return None
-    heard = last_heartbeat_ms is not None and now_ms - last_heartbeat_ms <= FRESH_MS
-    return WorkerStatus.ACTIVE if heard and node_is_up(node, now_ms) else None
-
-
-def node_is_up(node: NodeView | None, now_ms: int) -> bool:
-    """Ready, and its kubelet said so lately: a dead node stays Ready until the control plane notices."""
-    return (
-        node is not None
-        and node.ready
-        and node.lease_renewed_ms is not None
-        and now_ms - node.lease_renewed_ms <= FRESH_MS
-    )
 
 
 class Fleet:
@@ -92,6 +57,10 @@ class Fleet:
         heartbeats: Heartbeats,
         remover: Remover,
         ca: ClusterCa,
+        gas: GasWatch,
+        disruption: Disruption,
+        drains: DrainWatch,
+        policy: Policy,
         address: str,
         endpoint: str,
         api_server: str,
@@ -99,7 +68,6 @@ class Fleet:
         clock: Clock,
     ) -> None:
         self._index = index
-        self._view = view
         self._store = store
         self._cluster = cluster
         self._registry = registry
@@ -110,17 +78,31 @@ class Fleet:
         self._address = address
         self._endpoint = endpoint
         self._api_server = api_server
-        self._offline_after_ms = offline_after_ms
+        self._gas = gas
+        self._disruption = disruption
+        self._drains = drains
+        self._policy = policy
         self._clock = clock
-        self._started_ms = clock.now_ms()
+        self._pacing = Pacing(index, view, address, clock)
+        self._statuses = StatusWriter(
+            index=index,
+            view=view,
+            registry=registry,
+            pacing=self._pacing,
+            gas=gas,
+            offline_after_ms=offline_after_ms,
+            clock=clock,
+        )
         self._wake = asyncio.Event()
-        self._sent: dict[str, tuple[WorkerStatus, float]] = {}
         self._ca_checked: float | None = None
-        self._pauses: dict[str, tuple[float, ChainError | None]] = {}
         self.nodes: dict[str, NodeView] = {}
         self.problems: dict[str, str] = {}
-        self.status_changes = 0
         self.passes = 0
+
+    @property
+    def status_changes(self) -> int:
+        """Statuses written on-chain."""
+        return self._statuses.written
 
     def wake(self) -> None:
         """Compare now instead of at the next turn."""
@@ -141,11 +123,14 @@ class Fleet:
         """One pass. A step that fails is noted in `problems` and doesn't hold up the others."""
         await self._step("ca", self._learn_ca)
         if self._index.loaded:
+            self._disruption.look()
+            await self._step("gas", self._gas.look)
             await self._step("announcement", self._announce)
             if await self._step("nodes", self._look_at_nodes):
                 await self._step("jailed", self._cordon_jailed)
                 await self._step("bootstrap_tokens", self._clear_bootstrap_tokens)
                 await self._step("statuses", self._write_statuses)
+                await self._step("drains", self._watch_drains)
             # Last: in a large fleet that is new to us it takes a while.
             await self._step("node_passwords", self._passwords.reconcile)
         self.passes += 1
@@ -153,7 +138,7 @@ class Fleet:
     async def _step(self, name: str, step: Callable[[], Awaitable[None]]) -> bool:
         try:
             await step()
-        except (ChainError, ClusterError, JoinError) as error:
+        except (ChainError, ClusterError, JoinError, sqlite3.Error) as error:
             if self.problems.get(name) != str(error):
                 _log.error("fleet step failed", step=name, error=str(error))
             self.problems[name] = str(error)
@@ -222,56 +207,22 @@ class Fleet:
                 _log.info("bootstrap token deleted", node_id=token.node_id, reason=reason)
 
     async def _write_statuses(self) -> None:
-        if not self._may_write("statuses"):
-            return
-        now_ms, now = self._clock.now_ms(), self._clock.monotonic()
-        changes: dict[str, WorkerStatus] = {}
-        for worker in self._index.workers.values():
-            wanted = wanted_status(
-                worker,
-                self.nodes.get(worker.node_id),
-                self._heartbeats.last_ms.get(worker.node_id),
-                now_ms=now_ms,
-                started_ms=self._started_ms,
-                offline_after_ms=self._offline_after_ms,
-            )
-            sent = self._sent.get(worker.node_id)
-            if wanted is not None and not (sent and sent[0] is wanted and now - sent[1] < _RESEND_S):
-                changes[worker.node_id] = wanted
-        names = sorted(changes)
-        for start in range(0, len(names), _BATCH):
-            await self._send({name: changes[name] for name in names[start : start + _BATCH]})
+        await self._statuses.write(self.nodes, self._heartbeats.last_ms)
 
-    async def _send(self, changes: dict[str, WorkerStatus]) -> None:
-        try:
-            with self._backing_off("statuses", unless=MoveAbort if len(changes) > 1 else ()):
-                receipt = await self._registry.set_statuses(changes)
-        except MoveAbort:
-            if len(changes) == 1:
-                raise
-            # One worker whose status changed meanwhile fails them all; alone it fails alone.
-            for node_id, status in changes.items():
-                try:
-                    await self._send({node_id: status})
-                except MoveAbort as refused:
-                    _log.warning("status refused", node_id=node_id, status=status.value, error=str(refused))
-            return
-        for node_id, status in changes.items():
-            self._sent[node_id] = (status, self._clock.monotonic())
-            _log.info("status written", node_id=node_id, status=status.value, digest=receipt.digest)
-        self.status_changes += len(changes)
+    async def _watch_drains(self) -> None:
+        for found in await self._drains.look(self.nodes):
+            self._policy.find(found.node_id, found)
 
     async def _announce(self) -> None:
         master = self._index.master
-        if not self._ca.hash or master is None or not self._may_write("announcement"):
+        if not self._ca.hash or master is None or not self._pacing.may_write("announcement"):
             return
         wanted = (self._endpoint, self._api_server, self._ca.hash)
         if (master.endpoint, master.api_server, master.ca_hash) == wanted:
             return
-        with self._backing_off("announcement"):
+        with self._pacing.backing_off("announcement"):
             receipt = await self._registry.announce_master(*wanted)
-        # Its event is on the way; nothing is to be sent meanwhile.
-        self._pauses["announcement"] = (self._clock.monotonic() + _CHAIN_BACKOFF_S, None)
+        self._pacing.pause("announcement")
         _log.info(
             "master announced", endpoint=self._endpoint, ca_hash=self._ca.hash.hex(), digest=receipt.digest
         )
@@ -286,28 +237,3 @@ class Fleet:
             and (master.endpoint, master.api_server, master.ca_hash)
             == (self._endpoint, self._api_server, self._ca.hash)
         )
-
-    def _may_write(self, what: str) -> bool:
-        """Whether to write on-chain now; raises what the last try raised while it isn't time for the next."""
-        master = self._index.master
-        if master is None or master.account != self._address or not self._view.fresh():
-            return False
-        until, error = self._pauses.get(what, (0.0, None))
-        if self._clock.monotonic() >= until:
-            return True
-        if error is not None:
-            raise error
-        return False
-
-    @contextmanager
-    def _backing_off(
-        self, what: str, unless: type[ChainError] | tuple[type[ChainError], ...] = ()
-    ) -> Iterator[None]:
-        """After a refusal the next try of `what` waits: a lasting cause isn't tried every 2 s."""
-        try:
-            yield
-        except unless:
-            raise
-        except ChainError as error:
-            self._pauses[what] = (self._clock.monotonic() + _CHAIN_BACKOFF_S, error)
-            raise

@@ -2,7 +2,8 @@
 
 Two things come out of the stream. The index is kept up to date; it lives in memory and is rebuilt from a
 snapshot. Effects that must not be lost (removals) go to the store together with the cursor, in one
-transaction. The stream starts at the older of the two positions; each side ignores what it has already.
+transaction. The stream starts at the cursor, the older of the two positions; the index ignores what the
+snapshot had already.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Protocol
 
-from k3s_daas.chain import ChainError, CheckpointEvents, MalformedRecord, ReplayGap
+from k3s_daas.chain import (
+    ChainError,
+    ChainUnreachable,
+    CheckpointEvents,
+    ForkedChain,
+    MalformedRecord,
+    ReplayGap,
+)
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import Deployment, RegistryEvent, Snapshot, WorkerSlashed, parse_event
 from k3s_daas_master.clock import Clock
@@ -32,8 +40,10 @@ class FollowsChain(Protocol):
     async def latest_checkpoint(self) -> tuple[int, int]: ...
 
     def checkpoints(
-        self, after: int | None, packages: Iterable[str] | None = None
+        self, after: int | None, packages: Iterable[str] | None = None, digest: str | None = None
     ) -> AsyncGenerator[CheckpointEvents, None]: ...
+
+    def leave_endpoint(self) -> None: ...
 
 
 class ReadsRegistry(Protocol):
@@ -69,6 +79,10 @@ class Follower:
         self._committed_at = 0.0
         self.events = 0
         self.replay_gaps = 0
+        self.forks = 0
+        # Whether endpoints tell another history than the one that was taken in, or than each other.
+        self.forked = False
+        self._gap_unsaved: ReplayGap | None = None
         self.problem: str | None = "the registry hasn't been read yet"
 
     async def run(self) -> None:
@@ -83,28 +97,54 @@ class Follower:
                 self.replay_gaps += 1
                 self.problem = str(error)
                 # The snapshot holds the state that the lost events led to. What slashed means is in it, too.
-                self._forget_cursor()
-                _log.error("replay gap", error=str(error), action="state is read anew from a snapshot")
+                self._gap_unsaved = error
+                _log.error(
+                    "replay gap",
+                    error=str(error),
+                    action="state is read anew from a snapshot; no slash is proposed until an operator has "
+                    "run `k3s-daas-master acknowledge-gap`",
+                )
+            except ForkedChain as error:
+                self.forks += not self.forked
+                self.forked = True
+                self.problem = str(error)
+                _log.error("endpoints tell different histories", error=str(error))
             except (ChainError, sqlite3.Error) as error:
                 self.problem = str(error)
                 _log.warning("chain follower interrupted", error=str(error))
             attempt = 0 if self._view.sequence != before else attempt + 1
             await asyncio.sleep(self._retry_s[min(attempt, len(self._retry_s) - 1)])
 
+    def gap(self) -> str | None:
+        """Which events were lost, as long as no operator has acknowledged it."""
+        if self._gap_unsaved is not None:
+            return str(self._gap_unsaved)
+        gaps = [f"after checkpoint {after} until {lowest}" for _, after, lowest in self._store.open_gaps()]
+        return f"events lost {', '.join(gaps)}" if gaps else None
+
     async def _follow(self) -> None:
+        if (gap := self._gap_unsaved) is not None:
+            self._store.note_gap(gap.after, gap.lowest_available, self._clock.now_ms())
+            self._gap_unsaved = None
         sequence, timestamp_ms = await self._chain.latest_checkpoint()
         snapshot = await self._registry.snapshot()
         tip, _ = await self._chain.latest_checkpoint()
+        self._cursor = self._store.cursor()
+        newest = max(self._cursor or 0, self._view.sequence or 0)
+        if snapshot.checkpoint < newest:
+            # An endpoint that lags or was set back: what it says is over, and may give a dead token life.
+            self._chain.leave_endpoint()
+            found = f"its registry is of checkpoint {snapshot.checkpoint}, older than {newest} seen before"
+            raise ChainUnreachable({"endpoint": found})
         self._index.load(snapshot)
         self._index.settled = tip <= snapshot.checkpoint
-        self._cursor = self._store.cursor()
+        self._view.seen(sequence, timestamp_ms)
         with self._store.transaction():
             for node_id in self._index.slashed():
                 self._store.request_removal(node_id, self._clock.now_ms())
             if self._cursor is None:
                 self._store.set_cursor(snapshot.checkpoint)
                 self._cursor = snapshot.checkpoint
-        self._view.seen(sequence, timestamp_ms)
         self.problem = None
         _log.info(
             "registry read",
@@ -114,11 +154,12 @@ class Follower:
             tokens=self._index.token_count(),
         )
         self._on_change()
-        start = min(self._cursor, snapshot.checkpoint)
+        digest = self._store.cursor_digest()
         async with contextlib.aclosing(
-            self._chain.checkpoints(start, [self._deployment.types_id])
+            self._chain.checkpoints(self._cursor, [self._deployment.types_id], digest)
         ) as batches:
             async for batch in batches:
+                self.forked = False
                 if not self.take(batch, snapshot.checkpoint):
                     return
                 self._index.settled = self._index.settled or batch.sequence >= tip
@@ -147,7 +188,7 @@ class Follower:
                 for event in events:
                     if isinstance(event, WorkerSlashed):
                         self._store.request_removal(event.node_id, self._clock.now_ms())
-                self._store.set_cursor(batch.sequence)
+                self._store.set_cursor(batch.sequence, batch.digest)
             self._committed_at = self._clock.monotonic()
         self._cursor = batch.sequence
         self.events += len(events)
@@ -172,10 +213,3 @@ class Follower:
                     "chain event", kind=type(parsed).__name__, checkpoint=batch.sequence, digest=event.digest
                 )
         return events, all_read
-
-    def _forget_cursor(self) -> None:
-        try:
-            with self._store.transaction():
-                self._store.clear_cursor()
-        except sqlite3.Error as error:
-            _log.error("cursor not cleared", error=str(error))

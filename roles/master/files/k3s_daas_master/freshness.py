@@ -9,6 +9,10 @@ STALE_MS = 60_000
 #: Older than this, only heartbeats of known tokens are answered.
 DARK_MS = 900_000
 
+#: Kubernetes groups of a seal token's owner: with the owner's full role, and with read access alone.
+OWNERS_GROUP = "k3s-daas:owners"
+READONLY_GROUP = "k3s-daas:owners-readonly"
+
 
 class ChainView:
     """The newest checkpoint seen. Fails closed: nothing seen is infinitely old.
@@ -46,9 +50,22 @@ class ChainView:
         age = self.age_ms()
         return age is not None and age <= STALE_MS
 
+    def clock_off(self) -> bool:
+        """Whether checkpoints come in, yet their time is far from ours: our clock is wrong, or theirs."""
+        if self._received is None or (self._clock.monotonic() - self._received) * 1000 > STALE_MS:
+            return False
+        return not self.fresh()
+
     def dark(self) -> bool:
         age = self.age_ms()
         return age is None or age > DARK_MS
+
+    def owner_groups(self) -> list[str]:
+        """The groups an owner has now: a token review can't see what is asked for, so a stale view takes the
+        right to write away altogether, and a dark one all rights."""
+        if self.dark():
+            return []
+        return [OWNERS_GROUP if self.fresh() else READONLY_GROUP]
 
     def now_ms(self) -> int:
         """The time that expiries are held against: a clock set back on this host revives no token."""

@@ -19,11 +19,13 @@ from starlette.routing import Route
 
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import InvalidNodeId, check_node_id
+from k3s_daas_master import findings_http
 from k3s_daas_master.errors import ApiError, shown
 from k3s_daas_master.gate import Gate
 from k3s_daas_master.heartbeats import Reported
 from k3s_daas_master.metrics import CONTENT_TYPE
 from k3s_daas_master.ratelimit import source_of
+from k3s_daas_master.signatures import parse_public_key
 from k3s_daas_master.state import State
 
 MAX_BODY_BYTES = 16 * 1024
@@ -44,7 +46,9 @@ class _Body(BaseModel):
 
 
 class RegisterBody(_Body):
-    """register-worker; `timestamp_ms` is the worker's clock."""
+    """register-worker; `timestamp_ms` is the worker's clock, `public_key` base64 of 32 bytes (Ed25519)."""
+
+    public_key: Annotated[str, Field(max_length=64)] | None = None
 
 
 class HeartbeatBody(_Body):
@@ -72,14 +76,22 @@ def api_app(state: State) -> Starlette:
                 f"Wait {wait:.1f} s.",
             )
         body = _validated(RegisterBody, await read_json(request))
-        answer = await state.registrar.register(_token(request), body.node_id, body.timestamp_ms)
+        try:
+            key = None if body.public_key is None else parse_public_key(body.public_key)
+        except ValueError:
+            raise bad_request("public_key that isn't one", "base64 of an Ed25519 key's 32 bytes") from None
+        answer = await state.registrar.register(_token(request), body.node_id, body.timestamp_ms, key)
         # It holds secrets: no cache may keep it.
         return JSONResponse(answer, headers={"cache-control": "no-store"})
 
     async def heartbeat(request: Request) -> Response:
-        body = _validated(HeartbeatBody, await read_json(request))
+        raw = await read_raw(request)
+        body = _validated(HeartbeatBody, json_object(raw))
         reported = Reported(body.stake_status, body.stake_mist, body.running_pods, body.resource_usage)
-        status = state.heartbeats.beat(_token(request), body.node_id, body.timestamp_ms, reported)
+        signature = request.headers.get("x-worker-signature")
+        status = state.heartbeats.beat(
+            _token(request), body.node_id, body.timestamp_ms, reported, raw, signature
+        )
         if status in ("pending", "offline"):
             state.fleet.wake()
         return JSONResponse({"status": status})
@@ -92,7 +104,10 @@ def api_app(state: State) -> Starlette:
 
     async def readyz(_: Request) -> Response:
         reasons = state.not_ready()
-        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+        return JSONResponse(
+            {"ready": not reasons, "reasons": reasons, "alerts": state.alerts()},
+            status_code=503 if reasons else 200,
+        )
 
     async def metrics(_: Request) -> Response:
         return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})
@@ -111,6 +126,7 @@ def api_app(state: State) -> Starlette:
                 methods=["POST"],
             ),
             Route("/api/v1/workers", workers),
+            *findings_http.routes(state),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
@@ -154,20 +170,18 @@ def _token(request: Request) -> str | None:
 
 async def read_json(request: Request) -> dict[str, Any]:
     """The request's JSON object, never more than MAX_BODY_BYTES of it. Raises ApiError."""
+    return json_object(await read_raw(request))
+
+
+async def read_raw(request: Request) -> bytes:
+    """The request's body as it came, if it is said to be JSON and not too long. Raises ApiError."""
     check_content_type(request.headers.get("content-type", ""))
     try:
-        raw = await asyncio.wait_for(_read(request), BODY_TIMEOUT_S)
+        return await asyncio.wait_for(_read(request), BODY_TIMEOUT_S)
     except TimeoutError:
         raise bad_request(f"no whole body within {BODY_TIMEOUT_S:g} s", "a body sent at once") from None
     except ClientDisconnect:
         raise bad_request("a connection closed before the body's end", "a whole body") from None
-    try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise bad_request(f"{len(raw)} bytes that aren't JSON", "one JSON object") from None
-    if not isinstance(body, dict):
-        raise bad_request(f"a JSON {type(body).__name__}", "one JSON object")
-    return body
 
 
 def check_content_type(content_type: str) -> None:
@@ -180,6 +194,17 @@ def check_content_type(content_type: str) -> None:
             "Content-Type: application/json",
             "Set the header and send JSON.",
         )
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`. Raises ApiError."""
+    try:
+        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise bad_request(f"{len(raw)} bytes that aren't JSON", "one JSON object") from None
+    if not isinstance(body, dict):
+        raise bad_request(f"a JSON {type(body).__name__}", "one JSON object")
+    return body
 
 
 async def _read(request: Request) -> bytes:

@@ -46,6 +46,8 @@ class WorkerView:
     stake_mist: int
     status: WorkerStatus
     registered_at_ms: int
+    # By the chain's clock; what limits how often a status is written.
+    status_changed_at_ms: int = 0
 
     @property
     def live(self) -> bool:
@@ -112,7 +114,11 @@ class TokenIndex:
         """Replace everything by `snapshot`."""
         self.workers, self._live_per_owner = {}, {}
         for w in snapshot.workers.values():
-            self._put_worker(WorkerView(w.node_id, w.owner, w.stake_mist, w.status, w.registered_at_ms))
+            self._put_worker(
+                WorkerView(
+                    w.node_id, w.owner, w.stake_mist, w.status, w.registered_at_ms, w.status_changed_at_ms
+                )
+            )
         self._by_commitment, self._worker_tokens, self._owner_tokens = {}, {}, {}
         for record in [*snapshot.worker_tokens.values(), *snapshot.owner_tokens.values()]:
             self._put_token(_view_of(record))
@@ -129,16 +135,21 @@ class TokenIndex:
                 if worker is not None:
                     self._put_worker(replace(worker, stake_mist=event.stake_mist))
             case WorkerStatusChanged():
-                self._set_status(event.node_id, event.new_status)
+                self._set_status(event.node_id, event.new_status, event.timestamp_ms)
             case SlashProposed():
                 self._set_status(event.node_id, WorkerStatus.JAILED)
             case UnstakeRequested():
-                self._set_status(event.node_id, WorkerStatus.UNBONDING)
+                self._set_status(event.node_id, WorkerStatus.UNBONDING, event.timestamp_ms)
             case WorkerSlashed():
                 worker = self.workers.get(event.node_id)
                 if worker is not None:
                     self._put_worker(
-                        replace(worker, status=WorkerStatus.SLASHED, stake_mist=event.remaining_mist)
+                        replace(
+                            worker,
+                            status=WorkerStatus.SLASHED,
+                            stake_mist=event.remaining_mist,
+                            status_changed_at_ms=event.timestamp_ms,
+                        )
                     )
             case StakeWithdrawn():
                 self._withdraw(event)
@@ -189,14 +200,20 @@ class TokenIndex:
         if known is None or known.status is not WorkerStatus.SLASHED:
             self._put_worker(
                 WorkerView(
-                    event.node_id, event.owner, event.stake_mist, WorkerStatus.PENDING, event.timestamp_ms
+                    event.node_id,
+                    event.owner,
+                    event.stake_mist,
+                    WorkerStatus.PENDING,
+                    event.timestamp_ms,
+                    event.timestamp_ms,
                 )
             )
 
-    def _set_status(self, node_id: str, status: WorkerStatus) -> None:
+    def _set_status(self, node_id: str, status: WorkerStatus, changed_at_ms: int = 0) -> None:
         worker = self.workers.get(node_id)
         if worker is not None and worker.status is not WorkerStatus.SLASHED:
-            self._put_worker(replace(worker, status=status))
+            at_ms = changed_at_ms or worker.status_changed_at_ms
+            self._put_worker(replace(worker, status=status, status_changed_at_ms=at_ms))
 
     def _withdraw(self, event: StakeWithdrawn) -> None:
         worker = self.workers.get(event.node_id)

@@ -98,6 +98,46 @@ class _Gauges(Collector):
         )
         yield _counter("k3s_daas_chain_events", "Events of our registry taken in", state.follower.events)
         yield _counter("k3s_daas_replay_gaps", "Gaps in the checkpoint stream", state.follower.replay_gaps)
+        yield GaugeMetricFamily(
+            "k3s_daas_replay_gap_open",
+            "1 until an operator has acknowledged the last gap",
+            value=float(state.follower.gap() is not None),
+        )
+        yield _counter(
+            "k3s_daas_chain_forks", "Times that endpoints told other histories", state.follower.forks
+        )
+        yield GaugeMetricFamily(
+            "k3s_daas_gas_mist",
+            "Balance of the master's wallet, MIST; NaN before it was asked for",
+            value=float("nan") if state.gas.balance_mist is None else state.gas.balance_mist,
+        )
+        yield GaugeMetricFamily("k3s_daas_gas_low", "1 when it should be topped up", value=state.gas.low())
+        yield _counter(
+            "k3s_daas_disruptions", "Times that much of the fleet fell silent", state.disruption.count
+        )
+        yield GaugeMetricFamily(
+            "k3s_daas_slashing_armed",
+            "1 when offences are proposed",
+            value=float(state.policy.mode == "armed"),
+        )
+        yield GaugeMetricFamily(
+            "k3s_daas_proposals_held_back",
+            "1 while nothing would be proposed, whatever was found",
+            value=float(state.policy.held_back() is not None),
+        )
+        found = GaugeMetricFamily(
+            "k3s_daas_findings",
+            "Offences found, by offence and what became of them",
+            labels=["reason", "state"],
+        )
+        for (reason, what), count in Tally((f.reason, f.state) for f in state.policy.findings()).items():
+            found.add_metric([str(reason), what], count)
+        yield found
+        yield GaugeMetricFamily(
+            "k3s_daas_alerts",
+            "Things that somebody should look at, as /readyz lists them",
+            value=len(state.alerts()),
+        )
 
 
 def _counter(name: str, text: str, value: int) -> Metric:

@@ -15,6 +15,7 @@ from k3s_daas_master.errors import ApiError
 from k3s_daas_master.freshness import STALE_MS, ChainView
 from k3s_daas_master.index import TokenIndex, WorkerView
 from k3s_daas_master.nodepasswords import NodePasswordKeeper
+from k3s_daas_master.signatures import Signatures
 from k3s_daas_master.store import Store
 
 _ELIGIBLE = frozenset({WorkerStatus.PENDING, WorkerStatus.ACTIVE, WorkerStatus.BUSY, WorkerStatus.OFFLINE})
@@ -41,6 +42,7 @@ class Registrar:
         cluster: Cluster,
         passwords: NodePasswordKeeper,
         ca: ClusterCa,
+        signatures: Signatures,
         api_server: str,
         bootstrap_ttl_ms: int,
         clock: Clock,
@@ -51,13 +53,19 @@ class Registrar:
         self._cluster = cluster
         self._passwords = passwords
         self._ca = ca
+        self._signatures = signatures
         self._api_server = api_server
         self._bootstrap_ttl_ms = bootstrap_ttl_ms
         self._clock = clock
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def register(self, header: str | None, node_id: str, timestamp_ms: int) -> dict[str, str | int]:
-        """The answer to a registration; it holds secrets. Raises ApiError."""
+    async def register(
+        self, header: str | None, node_id: str, timestamp_ms: int, public_key: bytes | None = None
+    ) -> dict[str, str | int]:
+        """The answer to a registration; it holds secrets. Raises ApiError.
+
+        With `public_key` the worker's heartbeats must be signed from now on.
+        """
         self._check_ready()
         token, worker = worker_of(self._index, header, node_id)
         if token.expires_at_ms <= self._view.now_ms():
@@ -93,6 +101,8 @@ class Registrar:
                 if not self._still_eligible(worker):
                     await self._cluster.delete_bootstrap_token(token_id)
                     raise _status_changed()
+                if public_key is not None:
+                    self._signatures.bind(worker, token.generation, public_key)
             except ClusterError as error:
                 _log.error("registration failed", node_id=node_id, error=str(error))
                 raise _cluster_unavailable() from None

@@ -17,23 +17,29 @@ from starlette.applications import Starlette
 from k3s_daas import listening, systemd
 from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
-from k3s_daas.registry import Registry
+from k3s_daas.registry import AgreedRegistry
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
+from k3s_daas_master.disruption import Disruption
+from k3s_daas_master.doubts import Doubts
+from k3s_daas_master.drains import DrainWatch
 from k3s_daas_master.errors import StateError
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
 from k3s_daas_master.freshness import ChainView
+from k3s_daas_master.gas import GasWatch, ReadsBalance
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.http import MAX_BODY_BYTES, api_app
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
 from k3s_daas_master.operators import Operators, ReadsCap
+from k3s_daas_master.policy import Policy, Proposes
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import ReadsWorkers, Remover
+from k3s_daas_master.signatures import Signatures
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
 from k3s_daas_master.tokenreview import TokenReviewer
@@ -52,14 +58,18 @@ _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
 
 
-class RegistryAccess(ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, Protocol):
+class ChainAccess(FollowsChain, ReadsBalance, Protocol):
+    """All that the parts ask of the chain itself."""
+
+
+class RegistryAccess(ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, Proposes, Protocol):
     """All that the parts ask of the on-chain registry."""
 
 
 def assemble(
     config: Config,
     *,
-    chain: FollowsChain,
+    chain: ChainAccess,
     registry: RegistryAccess,
     address: str,
     cluster: Cluster,
@@ -70,7 +80,11 @@ def assemble(
     index, ca = TokenIndex(), ClusterCa()
     view = ChainView(clock, chain_may_lead=config.network == "localnet")
     passwords = NodePasswordKeeper(cluster, index, store, load_key(config.state_dir / "node-password.key"))
-    heartbeats = Heartbeats(index, store, clock)
+    signatures = Signatures(store, config.registry_id)
+    heartbeats = Heartbeats(
+        index, store, clock, signatures, on_offence=lambda node_id, found: policy.find(node_id, found)
+    )
+    disruption = Disruption(index, heartbeats.last_ms, clock)
     remover = Remover(
         registry=registry,
         cluster=cluster,
@@ -78,22 +92,6 @@ def assemble(
         store=store,
         clock=clock,
         drain_timeout_s=config.drain_timeout_s,
-    )
-    fleet = Fleet(
-        index=index,
-        view=view,
-        store=store,
-        cluster=cluster,
-        registry=registry,
-        passwords=passwords,
-        heartbeats=heartbeats,
-        remover=remover,
-        ca=ca,
-        address=address,
-        endpoint=config.endpoint,
-        api_server=config.api_server,
-        offline_after_ms=int(config.offline_after_s * 1000),
-        clock=clock,
     )
 
     def on_change() -> None:
@@ -110,6 +108,39 @@ def assemble(
         clock=clock,
         on_change=on_change,
     )
+    policy = Policy(
+        mode=config.slashing,
+        index=index,
+        registry=registry,
+        store=store,
+        doubts=Doubts(index, view, follower, disruption),
+        address=address,
+        separate=config.network != "localnet",
+        evidence_dir=config.state_dir / "evidence",
+        clock=clock,
+    )
+    gas = GasWatch(chain, view, address, config.gas_low_mist, config.gas_reserve_mist, clock)
+    fleet = Fleet(
+        index=index,
+        view=view,
+        store=store,
+        cluster=cluster,
+        registry=registry,
+        passwords=passwords,
+        heartbeats=heartbeats,
+        remover=remover,
+        ca=ca,
+        gas=gas,
+        disruption=disruption,
+        drains=DrainWatch(index, cluster, config.registry_id, clock),
+        policy=policy,
+        address=address,
+        endpoint=config.endpoint,
+        api_server=config.api_server,
+        offline_after_ms=int(config.offline_after_s * 1000),
+        clock=clock,
+    )
+
     registrar = Registrar(
         index=index,
         view=view,
@@ -117,6 +148,7 @@ def assemble(
         cluster=cluster,
         passwords=passwords,
         ca=ca,
+        signatures=signatures,
         api_server=config.api_server,
         bootstrap_ttl_ms=int(config.bootstrap_ttl_s * 1000),
         clock=clock,
@@ -134,6 +166,9 @@ def assemble(
         registrar=registrar,
         heartbeats=heartbeats,
         operators=operators,
+        gas=gas,
+        disruption=disruption,
+        policy=policy,
         reviewer=TokenReviewer(index, view, operators),
         limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
         stranger_limiter=RateLimiter(config.unknown_token_burst, config.unknown_token_per_s, clock),
@@ -250,6 +285,7 @@ async def serve_state(
         "fleet": state.fleet.run(config.reconcile_s),
         "removals": state.remover.run(),
         "operators": state.operators.run(),
+        "slashing": state.policy.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }
@@ -313,7 +349,7 @@ async def serve(config: Config, clock: Clock | None = None) -> None:
                 state = assemble(
                     config,
                     chain=chain,
-                    registry=Registry(chain, config.deployment),
+                    registry=AgreedRegistry(chain, config.deployment),
                     address=key.address,
                     cluster=cluster,
                     store=store,

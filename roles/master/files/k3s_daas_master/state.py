@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from k3s_daas_master.config import Config
+from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.fleet import Fleet
 from k3s_daas_master.follower import Follower
 from k3s_daas_master.freshness import STALE_MS, ChainView
+from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.operators import Operators
+from k3s_daas_master.policy import Policy
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
@@ -35,6 +38,9 @@ class State:
     registrar: Registrar
     heartbeats: Heartbeats
     operators: Operators
+    gas: GasWatch
+    disruption: Disruption
+    policy: Policy
     reviewer: TokenReviewer
     limiter: RateLimiter
     stranger_limiter: RateLimiter
@@ -56,6 +62,25 @@ class State:
                 "announcement: the chain doesn't name this master with these addresses and this CA yet"
             )
         return reasons
+
+    def alerts(self) -> list[str]:
+        """What somebody should look at although this master works; empty when there is nothing."""
+        found = [self.gas.alert(), self.disruption.alert()]
+        if self.policy.problem is not None:
+            found.append(f"slashing: {self.policy.problem}")
+        if self.view.clock_off():
+            found.append(
+                "clock: this host's time and the chain's differ by more than a minute. Synchronize the clock "
+                "(chrony, systemd-timesyncd)."
+            )
+        if self.follower.forked:
+            found.append(f"chain: {self.follower.problem}")
+        if (gap := self.follower.gap()) is not None:
+            found.append(
+                f"replay gap: {gap}. No slash is proposed until you have looked at what happened and run "
+                "`k3s-daas-master acknowledge-gap`."
+            )
+        return [alert for alert in found if alert]
 
     def workers(self) -> dict[str, Any]:
         """The registry as this master sees it; no part of any token. Stake in MIST, times in ms."""
@@ -91,6 +116,7 @@ class State:
                 "announced": self.fleet.announced(),
                 "tee": "SIMULATED" if self.config.tee_mode == "simulated" else "nitro",
                 "problems": self.not_ready(),
+                "alerts": self.alerts(),
             },
             "chain": {
                 "network": self.config.network,

@@ -18,7 +18,10 @@ from k3s_daas_master.errors import StateError
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
-CREATE TABLE cursor (one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL);
+CREATE TABLE cursor (
+    one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE gaps (
+    noticed_ms INTEGER NOT NULL, after INTEGER, lowest INTEGER, acknowledged_ms INTEGER);
 CREATE TABLE seen (
     kind TEXT NOT NULL, node_id TEXT NOT NULL, timestamp_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL,
     PRIMARY KEY (kind, node_id));
@@ -27,6 +30,15 @@ CREATE TABLE registrations (
     generation INTEGER NOT NULL);
 CREATE TABLE removals (
     node_id TEXT PRIMARY KEY, requested_ms INTEGER NOT NULL, done_ms INTEGER);
+CREATE TABLE worker_keys (
+    node_id TEXT PRIMARY KEY, owner TEXT NOT NULL, registered_at_ms INTEGER NOT NULL,
+    generation INTEGER NOT NULL, public_key BLOB NOT NULL);
+CREATE TABLE signed_heartbeats (
+    node_id TEXT PRIMARY KEY, timestamp_ms INTEGER NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL);
+CREATE TABLE findings (
+    sha256 TEXT PRIMARY KEY, node_id TEXT NOT NULL, registered_at_ms INTEGER NOT NULL,
+    reason INTEGER NOT NULL, because TEXT NOT NULL, found_ms INTEGER NOT NULL, state TEXT NOT NULL,
+    sent_ms INTEGER NOT NULL, detail TEXT NOT NULL, digest TEXT NOT NULL);
 """
 
 
@@ -74,6 +86,11 @@ class Store:
                 "the chain."
             ) from None
 
+    @property
+    def db(self) -> sqlite3.Connection:
+        """For the parts that keep tables of their own here: signatures and the slashing policy."""
+        return self._db
+
     def close(self) -> None:
         self._db.close()
 
@@ -95,15 +112,35 @@ class Store:
         row = self._db.execute("SELECT checkpoint FROM cursor").fetchone()
         return None if row is None else int(row[0])
 
-    def set_cursor(self, checkpoint: int) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO cursor VALUES (1, ?)",
-            (checkpoint,),
-        )
+    def cursor_digest(self) -> str | None:
+        """The digest of that checkpoint, by which another history is told; None when it isn't known."""
+        row = self._db.execute("SELECT digest FROM cursor").fetchone()
+        return row[0] or None if row else None
 
-    def clear_cursor(self) -> None:
-        """Forget the position, after a gap: the next one is a snapshot's."""
-        self._db.execute("DELETE FROM cursor")
+    def set_cursor(self, checkpoint: int, digest: str = "") -> None:
+        self._db.execute("INSERT OR REPLACE INTO cursor VALUES (1, ?, ?)", (checkpoint, digest))
+
+    # -- replay gaps --------------------------------------------------------------------------------------
+
+    def note_gap(self, after: int | None, lowest: int | None, now_ms: int) -> None:
+        """Events between these checkpoints are lost. The next position is a snapshot's."""
+        with self.transaction():
+            self._db.execute("INSERT INTO gaps VALUES (?, ?, ?, NULL)", (now_ms, after, lowest))
+            self._db.execute("DELETE FROM cursor")
+
+    def open_gaps(self) -> list[tuple[int, int | None, int | None]]:
+        """(ms, last checkpoint seen, next one that exists) of each gap that nobody acknowledged yet."""
+        rows = self._db.execute(
+            "SELECT noticed_ms, after, lowest FROM gaps WHERE acknowledged_ms IS NULL ORDER BY noticed_ms"
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    def acknowledge_gaps(self, now_ms: int) -> int:
+        """An operator has looked at them; returns how many there were."""
+        done = self._db.execute(
+            "UPDATE gaps SET acknowledged_ms = ? WHERE acknowledged_ms IS NULL", (now_ms,)
+        )
+        return done.rowcount
 
     # -- timestamps ---------------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.operators import Operators
 
 API_VERSION = "authentication.k8s.io/v1"
-OWNERS_GROUP = "k3s-daas:owners"
 OPERATORS_GROUP = "k3s-daas:operators"
 
 
@@ -90,7 +89,7 @@ class TokenReviewer:
         if view.expires_at_ms <= self._view.now_ms():
             return None
         # Never a group of the system's.
-        groups = [OWNERS_GROUP] if self._index.owner_is_live(view.owner) else []
+        groups = self._view.owner_groups() if self._index.owner_is_live(view.owner) else []
         if self._operators.includes(view.owner):
             groups.append(OPERATORS_GROUP)
         # The commitment is public, so a part of it may stand in logs.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from k3s_daas import logs
 
-from . import agent_control, config, register_command, sealfile, service
+from . import agent_control, config, register_command, sealfile, service, signing
 from .agent import KubeletProbe
 from .clock import SystemClock
 from .connect import readers
@@ -33,7 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     register_command.add_arguments(registering)
     serving = commands.add_parser("serve", help="watch this worker (Type=notify)")
     serving.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
+    serving.add_argument(
+        "--heartbeat-key-file", type=Path, help="default: systemd's credential heartbeat-key"
+    )
     serving.add_argument("--seal-token-file", type=Path, help="default: systemd's credential seal-token")
+    keys = commands.add_parser("init-key", help="make the key that signs heartbeats, once")
+    keys.add_argument("--out", type=Path, default=signing.DEFAULT_PATH)
     control = commands.add_parser("agent-control", help="as root: do what the watcher asked for, once")
     control.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
     control.add_argument("--owner", default="k3s-daas-watcher", help="user whose requests are taken")
@@ -42,9 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return register_command.run(options)
     logs.configure("k3s-daas-watcher" if options.command == "serve" else "k3s-daas-agent-control")
     try:
+        if options.command == "init-key":
+            print("created" if signing.create(options.out) else "found")
+            return Exit.OK
         if options.command == "agent-control":
             return _agent_control(options.config, options.owner)
-        return asyncio.run(_serve(options.config, options.seal_token_file))
+        return asyncio.run(_serve(options.config, options.seal_token_file, options.heartbeat_key_file))
     except Refusal as refusal:
         log.error(
             refusal.message, code=refusal.code, found=refusal.found, wanted=refusal.wanted, fix=refusal.fix
@@ -68,12 +76,13 @@ def _agent_control(path: Path, owner: str) -> Exit:
     return agent_control.run(settings, uid, agent_control.Systemctl(), agent_control.Pods())
 
 
-async def _serve(path: Path, token_file: Path | None) -> Exit:
+async def _serve(path: Path, token_file: Path | None, key_file: Path | None) -> Exit:
     settings = config.load(path)
     check_tee(settings)
     if settings.simulated:
         log.warning(SIMULATED_NOTICE)
     token = sealfile.read(sealfile.find(token_file))
+    key = signing.load(signing.find(key_file))
     clock = SystemClock()
     state_dir = Path(settings.state_dir)
     watcher = Watcher(
@@ -84,6 +93,7 @@ async def _serve(path: Path, token_file: Path | None) -> Exit:
         Control(state_dir, Path(settings.confirmation_file), settings.node_id),
         KubeletProbe(settings.agent_unit, settings.kubelet_health_url),
         clock,
+        key=key,
     )
     stop = asyncio.Event()
     service.stop_on_signals(stop)

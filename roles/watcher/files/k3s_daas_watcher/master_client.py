@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from k3s_daas import logs
+
+from .signing import SIGNATURE_HEADER, HeartbeatKey
 
 MAX_ANSWER_BYTES = 64 * 1024
 REGISTER_PATH = "/api/v1/register-worker"
@@ -87,29 +90,37 @@ class MasterClient:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def register(self, node_id: str, timestamp_ms: int) -> Registered:
-        """Exchange the seal token for a join token. Raises MasterUnreachable, MasterRefused."""
-        answer = await self._post(REGISTER_PATH, {"node_id": node_id, "timestamp_ms": timestamp_ms})
+    async def register(self, node_id: str, timestamp_ms: int, public_key: str | None = None) -> Registered:
+        """Exchange the seal token for a join token. Raises MasterUnreachable, MasterRefused.
+
+        `public_key` (base64) is bound to the worker: from then on its heartbeats must be signed.
+        """
+        body: dict[str, Any] = {"node_id": node_id, "timestamp_ms": timestamp_ms}
+        if public_key is not None:
+            body["public_key"] = public_key
+        answer = await self._post(REGISTER_PATH, _json(body))
         try:
             return Registered.model_validate(answer)
         except ValidationError as error:
             raise _not_ours(self.endpoint, error) from None
 
-    async def heartbeat(self, body: dict[str, Any]) -> str:
-        """Send one heartbeat; returns the on-chain status the master knows.
+    async def heartbeat(self, body: dict[str, Any], key: HeartbeatKey | None = None) -> str:
+        """Send one heartbeat, signed with `key`; returns the on-chain status the master knows.
 
         Raises MasterUnreachable, MasterRefused.
         """
-        answer = await self._post(HEARTBEAT_PATH, body)
+        raw = _json(body)
+        answer = await self._post(HEARTBEAT_PATH, raw, {SIGNATURE_HEADER: key.sign(raw)} if key else {})
         status = answer.get("status")
         if not isinstance(status, str) or len(status) > 32:
             raise MasterUnreachable(f"{self.endpoint} answered a heartbeat without a status")
         return status
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _post(self, path: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
         raw = b""
+        headers = {"Content-Type": "application/json", **(headers or {})}
         try:
-            async with self._client.stream("POST", path, json=body) as response:
+            async with self._client.stream("POST", path, content=body, headers=headers) as response:
                 async for chunk in response.aiter_bytes():
                     raw += chunk
                     if len(raw) > MAX_ANSWER_BYTES:
@@ -127,6 +138,10 @@ class MasterClient:
         if status == httpx.codes.OK:
             raise MasterUnreachable(f"{self.endpoint} answered 200 without a JSON object")
         raise _refused(status, answer, retry_wait)
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def _is_https_address(endpoint: str) -> bool:

@@ -25,6 +25,7 @@ from .errors import Exit, Refusal
 from .files import write_atomic
 from .findings import check_tee, check_worker, master_refusal
 from .master_client import MasterClient, MasterRefused, MasterUnreachable, Registered
+from .signing import HeartbeatKey
 
 # Things that pass by themselves: a master or endpoint that lags behind a transaction made a moment ago.
 _PASSING = {
@@ -70,11 +71,13 @@ async def register(
     outputs: Outputs,
     clock: Clock,
     *,
+    key: HeartbeatKey | None = None,
     wait_s: float = 30.0,
     fetch_ca: FetchCa = join.fetch_cacerts,
 ) -> Joined:
     """Register this worker and write its files (0600). Raises Refusal; then no file was touched.
 
+    `key` is what its heartbeats will be signed with; the master learns the public half here.
     `wait_s` is how long each step may take to come right: chain, CA, master.
     """
     check_tee(config)
@@ -89,7 +92,7 @@ async def register(
     except MasterUnreachable as error:
         raise master_refusal(error) from None
     try:
-        answer = await _until(wait_s, lambda: _ask(client, config.node_id, clock))
+        answer = await _until(wait_s, lambda: _ask(client, config.node_id, key, clock))
     finally:
         await client.close()
     _check_answer(config, master, ca, answer)
@@ -153,9 +156,9 @@ def pinned_ca(api_server: str, ca_hash: bytes, fetch_ca: FetchCa = join.fetch_ca
         ) from None
 
 
-async def _ask(client: MasterClient, node_id: str, clock: Clock) -> Registered:
+async def _ask(client: MasterClient, node_id: str, key: HeartbeatKey | None, clock: Clock) -> Registered:
     try:
-        return await client.register(node_id, clock.now_ms())
+        return await client.register(node_id, clock.now_ms(), key.public_key if key else None)
     except (MasterRefused, MasterUnreachable) as error:
         raise master_refusal(error) from None
 

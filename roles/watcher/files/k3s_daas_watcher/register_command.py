@@ -9,7 +9,7 @@ from pathlib import Path
 
 import stamina.instrumentation
 
-from . import config, sealfile
+from . import config, sealfile, signing
 from .clock import SystemClock
 from .connect import readers
 from .errors import Exit, Refusal
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; no secret is ever one of them."""
     parser.add_argument("--config", type=Path, default=Path("/etc/k3s-daas/watcher.json"))
     parser.add_argument("--seal-token-file", type=Path, help="default: systemd's credential seal-token")
+    parser.add_argument("--heartbeat-key-file", type=Path, help="default: systemd's credential heartbeat-key")
     parser.add_argument("--token-out", type=Path, default=Path("/etc/rancher/k3s/join-token"))
     parser.add_argument("--password-out", type=Path, default=Path("/etc/rancher/node/password"))
     parser.add_argument("--ca-out", type=Path, help="also write the cluster's CA bundle there")
@@ -64,8 +65,9 @@ def _run(options: argparse.Namespace) -> Exit:
         print(f"{settings.node_id} joined before ({options.joined_marker} is there): nothing to do")
         return Exit.OK
     token = sealfile.read(sealfile.find(options.seal_token_file))
+    key = signing.load(signing.find(options.heartbeat_key_file))
     outputs = Outputs(options.token_out, options.password_out, options.ca_out)
-    joined = asyncio.run(_register(settings, token, outputs, options.wait))
+    joined = asyncio.run(_register(settings, token, key, outputs, options.wait))
     _forget_join(options.joined_marker, options.agent_dir)
     print(
         f"{joined.node_id} may join {joined.server} until {when(joined.expires_at_ms)}: "
@@ -90,10 +92,12 @@ def _forget_join(marker: Path, agent_dir: Path) -> None:
         print(f"removed {leftover}, left by an earlier join")
 
 
-async def _register(settings: config.WatcherConfig, token: str, outputs: Outputs, wait_s: float) -> Joined:
+async def _register(
+    settings: config.WatcherConfig, token: str, key: signing.HeartbeatKey, outputs: Outputs, wait_s: float
+) -> Joined:
     endpoints = readers(settings)
     try:
-        return await register(settings, token, endpoints, outputs, SystemClock(), wait_s=wait_s)
+        return await register(settings, token, endpoints, outputs, SystemClock(), key=key, wait_s=wait_s)
     finally:
         for endpoint in endpoints:
             await endpoint.close()

@@ -52,6 +52,8 @@ class State(BaseModel):
     node_id: str
     # No heartbeat that the master may have recorded had a later timestamp than this.
     timestamp_floor_ms: int = 0
+    # The last moments that a heartbeat was signed for.
+    signed_ms: list[int] = []
     consecutive_failures: int = 0
     last_failure: str | None = None
     last_heartbeat_ms: int | None = None

@@ -23,6 +23,7 @@ from .errors import Exit, Refusal
 from .findings import master_refusal
 from .master_client import MasterClient, MasterRefused, MasterUnreachable, Usage
 from .register import FetchCa, pinned_ca
+from .signing import HeartbeatKey
 from .state import KnownMaster, StateStore
 
 log = logs.get_logger(__name__)
@@ -33,6 +34,8 @@ RESTART_BACKOFF_CAP_MS = 3_600_000
 RESTART_CAP = 8
 # The master takes timestamps within 60 s of its own clock.
 CLOCK_SKEW_MS = 60_000
+# Two hours of heartbeats: how far the clock can go back without a moment coming twice by chance.
+SIGNED_KEPT = 256
 CONFIRMATION_WAIT_S = 20.0
 NOT_REGISTERED = "not_registered"
 
@@ -67,6 +70,7 @@ class Watcher:
         probe: AgentProbe,
         clock: Clock,
         *,
+        key: HeartbeatKey | None = None,
         fetch_ca: FetchCa = join.fetch_cacerts,
         usage: Callable[[], Usage] = agent.usage,
         pods: Callable[[], int] = agent.running_pods,
@@ -75,6 +79,7 @@ class Watcher:
         self.store = store
         self.live = Live()
         self._token = token
+        self._key = key
         self._readers = readers
         self._control = control
         self._probe = probe
@@ -160,7 +165,7 @@ class Watcher:
             "resource_usage": asdict(self._usage()),
         }
         try:
-            await client.heartbeat(body)
+            await client.heartbeat(body, self._key)
         except (MasterRefused, MasterUnreachable) as error:
             if isinstance(error, MasterRefused) and error.code == "clock_skew":
                 # It was not recorded. Kept as the floor, a clock that was an hour ahead would silence us
@@ -170,8 +175,14 @@ class Watcher:
             raise master_refusal(error) from None
 
     def _timestamp(self) -> int:
-        now, floor = self._clock.now_ms(), self.store.state.timestamp_floor_ms
-        return max(now, floor + 1)
+        """A moment that nothing was signed for yet, also when the floor went back behind some that were: two
+        bodies of one moment are an offence."""
+        state = self.store.state
+        moment = max(self._clock.now_ms(), state.timestamp_floor_ms + 1)
+        while moment in state.signed_ms:
+            moment += 1
+        state.signed_ms = [*state.signed_ms, moment][-SIGNED_KEPT:]
+        return moment
 
     async def _master(self) -> MasterClient:
         """A client for the master that is on-chain, or for the last one known while the chain is dark."""
