@@ -91,6 +91,8 @@ class FakeChain:
         self.refuse_statuses: Callable[[Mapping[str, WorkerStatus]], Exception | None] = lambda _: None
         self.refuse_reads: Exception | None = None
         self.opened_after: list[int | None] = []
+        # (kind, object id) → who holds it
+        self.caps: dict[tuple[str, str], str] = {}
         self._digests = 0
 
     # what the master calls
@@ -145,6 +147,10 @@ class FakeChain:
     async def worker(self, node_id: str) -> Worker | None:
         self._reading()
         return self.workers.get(node_id)
+
+    async def cap_holder(self, kind: str, cap_id: str) -> str | None:
+        self._reading()
+        return self.caps.get((kind, cap_id))
 
     async def set_statuses(self, statuses: Mapping[str, WorkerStatus]) -> Receipt:
         error = self.refuse_statuses(statuses)

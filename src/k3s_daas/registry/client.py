@@ -418,6 +418,18 @@ class Registry:
                 best = max(best or (-1, ""), (int(found.json.get("epoch", 0)), found.id))
         return None if best is None else best[1]
 
+    async def cap_holder(self, kind: str, cap_id: str) -> str | None:
+        """The address that holds this capability now; None when no address does. Raises MalformedRecord when
+        the object isn't that kind of capability of this registry, ObjectNotFound."""
+        found = await self.chain.get_object(cap_id)
+        wanted = f"{self.deployment.types_id}::worker_registry::{kind}"
+        if found.type != wanted or found.json.get("registry") != self.deployment.registry_id:
+            raise MalformedRecord(
+                f"Object {found.id} is a {found.type} of registry {found.json.get('registry')}, wanted a "
+                f"{wanted} of {self.deployment.registry_id}. Check the id of the {kind}."
+            )
+        return found.owner if found.owner.startswith("0x") else None
+
     def _worker_call(self, function: str, node_id: str, *caps: str) -> Build:
         check_node_id(node_id)
 

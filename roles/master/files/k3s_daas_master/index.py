@@ -74,6 +74,8 @@ class TokenIndex:
         self.settled = False
         self.workers: dict[str, WorkerView] = {}
         self.master: Master | None = None
+        # Who holds the registry's OperatorCap; kept by operators.py.
+        self.operator: str | None = None
         self._by_commitment: dict[bytes, TokenView] = {}
         self._worker_tokens: dict[str, TokenView] = {}
         self._owner_tokens: dict[str, TokenView] = {}

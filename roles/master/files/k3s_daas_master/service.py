@@ -18,7 +18,7 @@ from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import Registry
 from k3s_daas_master.clock import Clock
-from k3s_daas_master.cluster import Cluster
+from k3s_daas_master.cluster import Cluster, ClusterError
 from k3s_daas_master.config import Config
 from k3s_daas_master.errors import StateError
 from k3s_daas_master.fleet import Fleet, WritesRegistry
@@ -29,11 +29,15 @@ from k3s_daas_master.http import MAX_BODY_BYTES, api_app, webhook_app
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
+from k3s_daas_master.operators import Operators, ReadsCaps
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import ReadsWorkers, Remover
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
+from k3s_daas_master.tenant_cluster import TenantCluster
+from k3s_daas_master.tenant_objects import Limits
+from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
 
 _log = get_logger("k3s_daas_master.service")
@@ -47,9 +51,12 @@ _REFUSALS_BURST, _REFUSALS_PER_S = 20, 1.0
 # A pass over the fleet that takes longer than this is stuck.
 _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
+# How often the OperatorCap's holder is read, and how often a renewed kubeconfig is looked for.
+_OPERATORS_S = 30.0
+_KUBECONFIG_S = 60.0
 
 
-class RegistryAccess(ReadsRegistry, ReadsWorkers, WritesRegistry, Protocol):
+class RegistryAccess(ReadsRegistry, ReadsWorkers, ReadsCaps, WritesRegistry, Protocol):
     """All that the parts ask of the on-chain registry."""
 
 
@@ -93,9 +100,19 @@ def assemble(
         clock=clock,
     )
 
+    tenants = Tenants(
+        index=index,
+        view=view,
+        cluster=TenantCluster(cluster),
+        clock=clock,
+        limits=Limits(config.tenant_quota, {str(k): v for k, v in config.tenant_container.items()}),
+        grace_ms=int(config.tenant_grace_s * 1000),
+    )
+
     def on_change() -> None:
         remover.wake()
         fleet.wake()
+        tenants.wake()
 
     follower = Follower(
         chain=chain,
@@ -126,6 +143,9 @@ def assemble(
         ca=ca,
         follower=follower,
         fleet=fleet,
+        tenants=tenants,
+        operators=Operators(registry, index, config.operator_cap_id),
+        cluster=cluster,
         remover=remover,
         registrar=registrar,
         heartbeats=heartbeats,
@@ -246,6 +266,9 @@ async def serve_state(
         "follower": state.follower.run(),
         "fleet": state.fleet.run(config.reconcile_s),
         "removals": state.remover.run(),
+        "tenants": state.tenants.run(config.tenant_check_s),
+        "operators": state.operators.run(_OPERATORS_S),
+        "credentials": _follow_kubeconfig(state.cluster),
         "watchdog": watchdog(),
         "stop": stopped(),
     }
@@ -314,6 +337,18 @@ async def serve(config: Config, clock: Clock | None = None) -> None:
                 await serve_state(state, api, webhook, stop, clock)
         finally:
             await cluster.aclose()
+
+
+async def _follow_kubeconfig(cluster: Cluster) -> None:
+    """Use a renewed client certificate without a restart."""
+    while True:
+        await asyncio.sleep(_KUBECONFIG_S)
+        try:
+            if await cluster.reload():
+                _log.info("kubeconfig read anew")
+        except ClusterError as error:
+            # The old certificate serves as long as it is valid.
+            _log.error("kubeconfig not read anew", error=str(error))
 
 
 async def _connected(config: Config, key: Key, stop: asyncio.Event) -> SuiClient | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
 from k3s_daas_master.fleet import Fleet
 from k3s_daas_master.follower import Follower
@@ -12,10 +13,12 @@ from k3s_daas_master.freshness import STALE_MS, ChainView
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.operators import Operators
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
 from k3s_daas_master.store import Store
+from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
 
 
@@ -30,6 +33,9 @@ class State:
     ca: ClusterCa
     follower: Follower
     fleet: Fleet
+    tenants: Tenants
+    operators: Operators
+    cluster: Cluster
     remover: Remover
     registrar: Registrar
     heartbeats: Heartbeats

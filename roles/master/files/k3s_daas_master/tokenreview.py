@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from k3s_daas import seal
+from k3s_daas import seal, tenancy
 from k3s_daas_master.errors import ApiError
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.index import TokenIndex, TokenView
 
 API_VERSION = "authentication.k8s.io/v1"
-OWNERS_GROUP = "k3s-daas:owners"
 
 
 class TokenReviewer:
@@ -49,10 +48,14 @@ class TokenReviewer:
                     "username": owner.owner,
                     # Names the token in audit logs; the commitment is public.
                     "uid": owner.commitment.hex()[:32],
-                    "groups": [OWNERS_GROUP],
+                    "groups": self._groups_of(owner.owner),
                 },
             }
         return owner is not None, {"apiVersion": API_VERSION, "kind": "TokenReview", "status": status}
+
+    def _groups_of(self, owner: str) -> list[str]:
+        stale = not self._view.fresh()
+        return tenancy.groups_of(owner, stale=stale, operator=owner == self._index.operator)
 
     def _owner_of(self, token: str) -> TokenView | None:
         try:
