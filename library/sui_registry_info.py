@@ -21,7 +21,7 @@ options:
     description: Name of the registry, looked up among those that the wallet in O(key_file) administers.
     type: str
   key_file:
-    description: Path of that wallet's key. Only its address is used.
+    description: Path of that wallet's key. Only its address is used. With ids, for RV(operator_cap_id) alone.
     type: path
   node_ids:
     description: Read only these workers; all of them when not given.
@@ -105,6 +105,10 @@ registry_id:
   description: The registry; empty when there is none.
   type: str
   returned: success
+operator_cap_id:
+  description: Id of the registry's OperatorCap where the wallet in O(key_file) holds it, otherwise empty.
+  type: str
+  returned: success
 registry:
   description: The registry's terms and totals.
   type: dict
@@ -134,7 +138,7 @@ except ImportError:
 
 
 NOTHING = {"exists": False, "package_id": "", "registry_id": "", "registry": {}, "master": None}
-NOTHING |= {"original_package_id": "", "workers": {}, "chain": {}, "changed": False}
+NOTHING |= {"original_package_id": "", "operator_cap_id": "", "workers": {}, "chain": {}, "changed": False}
 
 
 async def work(module):
@@ -144,7 +148,7 @@ async def work(module):
     by_name = module.params["name"] is not None
     if not by_name and not registry_ids(module, "package_id", "registry_id"):
         return NOTHING
-    async with await connect(module, with_key=by_name) as chain:
+    async with await connect(module, with_key=module.params["key_file"] is not None) as chain:
         deployment = (
             await find_registry(chain, chain.address, module.params["name"])
             if by_name
@@ -157,6 +161,7 @@ async def work(module):
 
 async def read(chain, deployment, names):
     registry = Registry(chain, deployment)
+    cap = await registry.find_cap("OperatorCap", chain.address) if chain.address else None
     sequence, timestamp_ms = await chain.latest_checkpoint()
     if names is None:
         snapshot = await registry.snapshot()
@@ -170,6 +175,7 @@ async def read(chain, deployment, names):
         "package_id": deployment.package_id,
         "original_package_id": deployment.original_id or "",
         "registry_id": deployment.registry_id,
+        "operator_cap_id": cap or "",
         "registry": to_json(config),
         "master": to_json(config.master),
         "workers": {
@@ -193,7 +199,8 @@ def main():
         argument_spec=spec,
         required_one_of=[("name", "registry_id")],
         mutually_exclusive=[("name", "registry_id")],
-        required_together=[("name", "key_file"), ("package_id", "registry_id")],
+        required_by={"name": ["key_file"]},
+        required_together=[("package_id", "registry_id")],
         supports_check_mode=True,
     )
     run(module, work)

@@ -198,6 +198,25 @@ async def test_calls_need_the_right_capability(new_registry: Any, new_wallet: An
 
 
 @live
+async def test_the_holder_of_a_capability_is_read(new_registry: Any, new_wallet: Any) -> None:
+    registry, other = await new_registry(), await new_registry()
+    cap = await registry.cap("OperatorCap")
+    assert await registry.cap_holder("OperatorCap", cap) == registry.chain.address
+
+    async def hand_on(tx: Any) -> None:
+        tx.transfer([tx.object(cap)], other.chain.address)
+
+    await registry.chain.execute(hand_on)
+    assert await registry.cap_holder("OperatorCap", cap) == other.chain.address
+    for kind, wrong in (("AdminCap", cap), ("OperatorCap", registry.deployment.registry_id)):
+        with pytest.raises(MalformedRecord, match="Check the id of the"):
+            await registry.cap_holder(kind, wrong)
+    with pytest.raises(MalformedRecord, match=r"wanted a .*::OperatorCap of"):
+        await registry.cap_holder("OperatorCap", await other.cap("OperatorCap"))
+    with pytest.raises(ObjectNotFound):
+        await registry.cap_holder("OperatorCap", "0x" + "77" * 32)
+
+
 async def test_a_master_uses_its_newest_capability(new_registry: Any, new_wallet: Any) -> None:
     registry: Registry = await new_registry()
     master = await new_wallet()
