@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import InvalidNodeId, check_node_id
+from k3s_daas_master import kubeconfig_api
 from k3s_daas_master.errors import ApiError, shown
 from k3s_daas_master.heartbeats import Reported
 from k3s_daas_master.metrics import CONTENT_TYPE
@@ -107,6 +108,7 @@ def api_app(state: State) -> Starlette:
                 methods=["POST"],
             ),
             Route("/api/v1/workers", workers),
+            *kubeconfig_api.routes(state),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),

@@ -1,7 +1,8 @@
 """The master's own identity in Kubernetes: user `k3s-daas:master`, in a kubeconfig with a client certificate.
 
 k3s' admin kubeconfig opens everything; the service gets this one instead, and the role k3s_server's
-rbac.yaml says what its user may do. Runs as root, as k3s' client CA is root's alone. A certificate can't be taken back,
+rbac.yaml says what its user may do. Runs as root, as k3s' client CA is root's alone. A certificate can't be
+taken back,
 so it lives for days and is renewed every day.
 """
 
