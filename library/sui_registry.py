@@ -122,6 +122,10 @@ original_package_id:
   description: The package's first version where it was upgraded since, otherwise empty.
   type: str
   returned: success
+operator_cap_id:
+  description: Id of the registry's OperatorCap where the wallet holds it, otherwise empty.
+  type: str
+  returned: success
 migrated:
   description: Whether the registry was migrated, or would be.
   type: bool
@@ -195,7 +199,8 @@ async def work(module):
     after = {"registry_id": PLANNED, "allowed_owners": sorted(owners or ())}
     after |= {name: getattr(wanted, name) for name in FIXED}
     result = {"changed": True, "package_id": package_id, "registry_id": PLANNED, "digests": [], "gas_mist": 0}
-    result |= {"original_package_id": "", "migrated": False, "diff": {"before": {}, "after": after}}
+    result |= {"original_package_id": "", "operator_cap_id": "", "migrated": False}
+    result["diff"] = {"before": {}, "after": after}
     if not published:
         return result
     async with await connect(module) as chain:
@@ -218,11 +223,13 @@ async def work(module):
             deployment, receipt = await create_registry(chain, package_id, wanted)
             result["registry_id"] = after["registry_id"] = found = deployment.registry_id
             result |= {"digests": [receipt.digest], "gas_mist": receipt.gas_mist}
+        if found is not None:
+            registry = Registry(chain, deployment)
+            result["operator_cap_id"] = await registry.find_cap("OperatorCap", chain.address) or ""
         receipts = []
         if migration is not None and not module.check_mode:
             receipts.append(await chain.execute(migration))
         if owners is not None and owners != allowed and not module.check_mode:
-            registry = Registry(chain, deployment)
             receipts.append(await registry.set_allowed_owners(owners - allowed, allowed - owners))
         result["digests"] += [receipt.digest for receipt in receipts]
         result["gas_mist"] += sum(receipt.gas_mist for receipt in receipts)

@@ -507,6 +507,11 @@ async def test_info_finds_a_registry_by_its_name(fleet: Operator, new_operator: 
     by_name = {"package_id": None, "registry_id": None, "name": name}
     found = await fleet("sui_registry_info", key_file=str(fleet.key_file), **by_name)
     assert (found["exists"], found["package_id"], found["registry_id"]) == (True, *fleet.ids.values()), found
+    holder = await fleet.registry.cap_holder("OperatorCap", found["operator_cap_id"])
+    assert holder == fleet.chain.address
+    by_ids = await fleet("sui_registry_info", key_file=str(fleet.key_file))
+    assert by_ids["operator_cap_id"] == found["operator_cap_id"]
+    assert (await fleet("sui_registry_info"))["operator_cap_id"] == ""
     other = await fleet("sui_registry_info", key_file=str(fleet.key_file), **by_name | {"name": "other"})
     assert (other["failed"], other["exists"], other["registry_id"]) == (False, False, "")
     stranger = await new_operator()

@@ -8,7 +8,7 @@ import pytest
 
 from k3s_daas.chain import ChainUnreachable, MalformedRecord
 from k3s_daas.registry import WorkerStatus
-from k3s_daas_master.freshness import READONLY_GROUP
+from k3s_daas.tenancy import OPERATORS_READONLY_GROUP, READONLY_GROUP
 from k3s_daas_master.operators import Operators
 
 REFUSED = {"authenticated": False}
@@ -59,7 +59,7 @@ async def test_whoever_hands_the_cap_on_is_one_no_more(bench: Any) -> None:
         assert await groups(bench, token) == [OWNERS]
 
 
-async def test_what_was_read_too_long_ago_counts_for_nothing(bench: Any) -> None:
+async def test_a_stale_view_leaves_an_operator_reading_and_a_dark_one_nothing(bench: Any) -> None:
     bench.chain.stake("worker-1", bench.owner_a)
     token = bench.chain.mint("", bench.owner_a)
     bench.chain.operator = bench.owner_a
@@ -68,7 +68,21 @@ async def test_what_was_read_too_long_ago_counts_for_nothing(bench: Any) -> None
     bench.clock.advance(60)
     assert OPERATORS in await groups(bench, token)
     bench.clock.advance(0.1)
-    assert await groups(bench, token) == [READONLY_GROUP]
+    assert await groups(bench, token) == [READONLY_GROUP, OPERATORS_READONLY_GROUP]
+    bench.clock.advance(15 * 60)
+    assert not bench.state.operators.includes(bench.owner_a)
+
+
+async def test_a_holder_that_could_not_be_read_lately_only_reads(bench: Any) -> None:
+    bench.chain.stake("worker-1", bench.owner_a)
+    token = bench.chain.mint("", bench.owner_a)
+    bench.chain.operator = bench.owner_a
+    await bench.catch_up()
+    await bench.state.operators.refresh()
+    bench.clock.advance(60.1)
+    bench.chain.checkpoint()
+    await bench.catch_up()
+    assert await groups(bench, token) == [OWNERS, OPERATORS_READONLY_GROUP]
 
 
 @pytest.mark.parametrize("error", [ChainUnreachable({}), MalformedRecord("that is something else")])

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from k3s_daas import logs
 from k3s_daas.chain import ChainError, Key
-from k3s_daas_master.certificate import CertificateError, issue
+from k3s_daas_master.certificate import CertificateError, Issued, issue
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import ClusterError
 from k3s_daas_master.config import Config, ConfigError, load
 from k3s_daas_master.errors import StateError
+from k3s_daas_master.identity import issue_kubeconfig
 from k3s_daas_master.store import Store
 
 #: A configuration or state that a restart doesn't mend (sysexits' EX_CONFIG).
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "issue-certificate":
             return _issue_certificate(options)
+        if options.command == "issue-kubeconfig":
+            return _issue_kubeconfig(options)
         config = load(options.config)
         if options.command == "init-key":
             return _init_key(config)
@@ -60,6 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         "--san", action="append", required=True, help="IP address or DNS name; repeatable"
     )
     certificate.add_argument("--owner", help="user who may read the key (default: whoever runs this)")
+    kubeconfig = commands.add_parser(
+        "issue-kubeconfig", help="make or renew the service's own kubeconfig with k3s' client CA (as root)"
+    )
+    kubeconfig.add_argument("--ca-cert", type=Path, required=True, help="k3s' client-ca.crt")
+    kubeconfig.add_argument("--ca-key", type=Path, required=True, help="k3s' client-ca.key")
+    kubeconfig.add_argument("--server-ca", type=Path, required=True, help="k3s' server-ca.crt")
+    kubeconfig.add_argument("--server", required=True, help="the API server, https://host:port")
+    kubeconfig.add_argument("--out", type=Path, required=True, help="the kubeconfig to write")
+    kubeconfig.add_argument("--owner", help="user who may read it (default: whoever runs this)")
     return parser
 
 
@@ -88,7 +100,15 @@ def _acknowledge_gap(config: Config) -> int:
 
 
 def _issue_certificate(options: argparse.Namespace) -> int:
-    issued = issue(options.ca_cert, options.ca_key, options.out, options.san, owner=options.owner)
+    return _say(issue(options.ca_cert, options.ca_key, options.out, options.san, owner=options.owner))
+
+
+def _issue_kubeconfig(options: argparse.Namespace) -> int:
+    ca = (options.ca_cert, options.ca_key, options.server_ca)
+    return _say(issue_kubeconfig(*ca, options.server, options.out, owner=options.owner))
+
+
+def _say(issued: Issued) -> int:
     answer = {
         "changed": issued.changed,
         "reason": issued.reason,

@@ -68,24 +68,24 @@ def issue(
         raise CertificateError(
             "No --san was given. Wanted: the address or name that workers use, at least once."
         )
-    ca_chain, signer = _load_ca(ca_cert, ca_key)
+    ca_chain, signer = load_ca(ca_cert, ca_key)
     ca = ca_chain[0]
     cert_path, key_path = out / CERT_NAME, out / KEY_NAME
     reason, present = _why_renew(cert_path, key_path, ca, sans, now())
     try:
         if not reason and present is not None:
-            _own(key_path, owner)
+            own(key_path, owner)
             return Issued(False, "still good", cert_path, key_path, present.not_valid_after_utc)
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _sign(key, ca, signer, sans, names[0], now())
+        certificate = sign(key, ca, signer, names[0], now(), sans=sans)
         # Intermediates go with it; the root is what clients hold already.
         chain = [certificate, *(c for c in ca_chain if c.issuer != c.subject)]
         pem = b"".join(c.public_bytes(Encoding.PEM) for c in chain)
         secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         out.mkdir(mode=0o755, parents=True, exist_ok=True)
         # The key first: a crash in between leaves a pair that doesn't match, which the next run renews.
-        _write(key_path, secret, 0o600, owner)
-        _write(cert_path, pem, 0o644, None)
+        write_file(key_path, secret, 0o600, owner)
+        write_file(cert_path, pem, 0o644, None)
     except OSError as error:
         raise CertificateError(
             f"{error.filename or out}: {error.strerror or error}. Wanted a directory that this "
@@ -94,14 +94,20 @@ def issue(
     return Issued(True, reason, cert_path, key_path, certificate.not_valid_after_utc)
 
 
-def _sign(
+def sign(
     key: ec.EllipticCurvePrivateKey,
     ca: x509.Certificate,
     signer: CaKey,
-    sans: Sequence[x509.GeneralName],
     common_name: str,
     now: dt.datetime,
+    *,
+    sans: Sequence[x509.GeneralName] = (),
+    lifetime: dt.timedelta = LIFETIME,
 ) -> x509.Certificate:
+    """A server's certificate for `sans`; without them a client's, whose user is `common_name`.
+
+    To Kubernetes the organizations of a client's certificate are its groups: it gets none.
+    """
     public = key.public_key()
     try:
         ski = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -121,49 +127,47 @@ def _sign(
         ),
         False,
     )
+    organization = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "k3s-daas")] if sans else []
+    common = x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])
+    purpose = ExtendedKeyUsageOID.SERVER_AUTH if sans else ExtendedKeyUsageOID.CLIENT_AUTH
     builder = (
         x509.CertificateBuilder()
-        .subject_name(
-            x509.Name(
-                [
-                    x509.NameAttribute(NameOID.ORGANIZATION_NAME, "k3s-daas"),
-                    x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]),
-                ]
-            )
-        )
+        .subject_name(x509.Name([*organization, common]))
         .issuer_name(ca.subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
         # Some minutes back: the worker's clock may lag a little behind ours.
         .not_valid_before(max(now - dt.timedelta(minutes=5), ca.not_valid_before_utc))
-        .not_valid_after(min(now + LIFETIME, ca.not_valid_after_utc))
+        .not_valid_after(min(now + lifetime, ca.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(sans), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(authority, critical=False)
     )
+    if sans:
+        builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
     algorithm = None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return builder.sign(signer, algorithm)
 
 
-def _load_ca(ca_cert: Path, ca_key: Path) -> tuple[list[x509.Certificate], CaKey]:
+def load_ca(ca_cert: Path, ca_key: Path) -> tuple[list[x509.Certificate], CaKey]:
+    """k3s' CA: its chain, the signing certificate first, and that one's key. Raises CertificateError."""
     try:
         chain = x509.load_pem_x509_certificates(ca_cert.read_bytes())
         key = load_pem_private_key(ca_key.read_bytes(), None)
     except OSError as error:
         raise CertificateError(
-            f"{error.filename}: {error.strerror}. Wanted k3s' server CA: start k3s server "
+            f"{error.filename}: {error.strerror}. Wanted k3s' CA: start k3s server "
             "once, and run this as root."
         ) from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise CertificateError(
-            f"{ca_cert} or {ca_key} isn't PEM. Wanted k3s' server-ca.crt and server-ca.key."
+            f"{ca_cert} or {ca_key} isn't PEM. Wanted one of k3s' CAs and its key, as in server/tls."
         ) from None
     if not isinstance(key, CaKey):
         raise CertificateError(f"{ca_key} is a {type(key).__name__}. Wanted an EC, RSA or Ed25519 key.")
-    if _public(key.public_key()) != _public(chain[0].public_key()):
+    if public_bytes(key.public_key()) != public_bytes(chain[0].public_key()):
         raise CertificateError(
             f"{ca_key} isn't the key of the first certificate in {ca_cert}. Wanted a pair."
         )
@@ -181,7 +185,7 @@ def _why_renew(
         return "there is none", None
     except (ValueError, TypeError, UnsupportedAlgorithm, OSError):
         return "it can't be read", None
-    if _public(key.public_key()) != _public(present.public_key()):
+    if public_bytes(key.public_key()) != public_bytes(present.public_key()):
         return "certificate and key don't match", present
     try:
         present.verify_directly_issued_by(ca)
@@ -211,11 +215,12 @@ def _san(name: str) -> x509.GeneralName:
     return x509.DNSName(name)
 
 
-def _public(key: object) -> bytes:
+def public_bytes(key: object) -> bytes:
+    """A public key, to compare with another."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]
 
 
-def _write(path: Path, content: bytes, mode: int, owner: str | None) -> None:
+def write_file(path: Path, content: bytes, mode: int, owner: str | None) -> None:
     """Put `content` in place whole, never readable by more than `mode` says."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -225,14 +230,15 @@ def _write(path: Path, content: bytes, mode: int, owner: str | None) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _own(draft, owner)
+        own(draft, owner)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
 
 
-def _own(path: Path, owner: str | None) -> None:
+def own(path: Path, owner: str | None) -> None:
+    """Give the file to this user, if one is named. Raises CertificateError."""
     if owner is None:
         return
     try:

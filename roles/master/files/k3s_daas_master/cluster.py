@@ -18,6 +18,7 @@ import httpx2
 import msgspec
 from lightkube import AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
+from lightkube.config.models import Cluster as KubeCluster
 from lightkube.core.client import FieldSelector
 from lightkube.core.exceptions import ApiError as KubeApiError
 from lightkube.core.exceptions import ConfigError as KubeConfigError
@@ -106,41 +107,63 @@ class Cluster:
         timeout_s: float = 5.0,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
+        self._timeout_s = timeout_s
+        self._transport = transport
+        self._file: Path | None = None
+        self._read_from: tuple[int, int] | None = None
+        self._old: AsyncClient | None = None
+        self._cluster, self._client = self._open(config)
+
+    def _open(self, config: KubeConfig) -> tuple[KubeCluster, AsyncClient]:
         try:
             single = config.get()
             if single is None:
                 raise KubeConfigError("it names no current context")
-            self._cluster = single.cluster
             # trust_env off: a proxy of the environment has no business between us and the API server.
-            self._client = AsyncClient(
+            client = AsyncClient(
                 single,
-                timeout=httpx2.Timeout(timeout_s),
+                timeout=httpx2.Timeout(self._timeout_s),
                 trust_env=False,
                 field_manager="k3s-daas-master",
-                transport=transport,
+                transport=self._transport,
             )
         except (KubeConfigError, KeyError, AssertionError, ValueError, OSError, ssl.SSLError) as error:
             raise ClusterError(
-                f"The kubeconfig can't be used: {error}. Wanted k3s' admin kubeconfig."
+                f"The kubeconfig can't be used: {error}. Wanted that of `k3s-daas-master issue-kubeconfig`."
             ) from None
-        self._timeout_s = timeout_s
-        self._transport = transport
+        return single.cluster, client
 
     @classmethod
     def from_file(cls, kubeconfig: Path, timeout_s: float = 5.0) -> Cluster:
-        try:
-            return cls(KubeConfig.from_file(kubeconfig), timeout_s)
-        except ClusterError:
-            raise
-        except Exception:
-            # Its text may quote the file, and the file holds a key.
-            raise ClusterError(
-                f"The kubeconfig {kubeconfig} can't be read. Wanted k3s' admin kubeconfig, handed over as a "
-                "credential; is k3s running and the unit's LoadCredential right?"
-            ) from None
+        stamp = _stamp(kubeconfig)
+        cluster = cls(_load(kubeconfig), timeout_s)
+        cluster._file, cluster._read_from = kubeconfig, stamp
+        return cluster
+
+    async def reload(self) -> bool:
+        """Use the kubeconfig anew if its file was replaced, as it is when its certificate is renewed.
+
+        Whether it did. Requests under way end on the old connection, which is closed with the next change.
+        """
+        if self._file is None or _stamp(self._file) == self._read_from:
+            return False
+        stamp, config = _stamp(self._file), _load(self._file)
+        old, self._old = self._old, self._client
+        self._cluster, self._client = self._open(config)
+        self._read_from = stamp
+        if old is not None:
+            await old.aclose()
+        return True
+
+    @property
+    def client(self) -> AsyncClient:
+        """The connection, for the modules beside this one. Ask for it with each call: it may be replaced."""
+        return self._client
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        for client in (self._old, self._client):
+            if client is not None:
+                await client.aclose()
 
     async def cacerts(self) -> bytes:
         """The CA bundle as served at /cacerts, over TLS that the kubeconfig's CA verifies."""
@@ -164,7 +187,7 @@ class Cluster:
 
     async def nodes(self) -> dict[str, NodeView]:
         """Every node by name, each with its lease."""
-        with _calls("list nodes"):
+        with calls("list nodes"):
             renewed = {
                 lease.metadata.name: _ms(lease.spec.renewTime)
                 async for lease in self._client.list(Lease, namespace=LEASES)
@@ -190,20 +213,20 @@ class Cluster:
             "metadata": {"annotations": {ANNOTATION_CORDONED: None if on else "true"}},
             "spec": {"unschedulable": None if on else True},
         }
-        with _calls(f"cordon {node_id}") as outcome:
+        with calls(f"cordon {node_id}") as outcome:
             await self._client.patch(Node, node_id, patch, patch_type=PatchType.MERGE)
         return not outcome.missing
 
     async def delete_node(self, node_id: str) -> None:
         """Delete the node; no such node is fine."""
-        with _calls(f"delete node {node_id}"):
+        with calls(f"delete node {node_id}"):
             await self._client.delete(Node, node_id)
 
     # -- pods ---------------------------------------------------------------------------------------------
 
     async def pods_to_drain(self, node_id: str) -> list[PodView]:
         """The pods that a drain must move: all but those of DaemonSets and the node's own static ones."""
-        with _calls(f"list pods of {node_id}"):
+        with calls(f"list pods of {node_id}"):
             return [
                 PodView(
                     pod.metadata.namespace or "default",
@@ -217,7 +240,7 @@ class Cluster:
 
     async def overdue_pods(self, node_id: str, before_ms: int) -> list[OverduePod]:
         """The node's pods that run although they should have gone before `before_ms`."""
-        with _calls(f"list pods of {node_id}"):
+        with calls(f"list pods of {node_id}"):
             return [
                 found
                 async for pod in self._client.list(Pod, namespace="*", fields={"spec.nodeName": node_id})
@@ -229,7 +252,7 @@ class Cluster:
         """Ask the pod to go; False when a disruption budget forbids it now."""
         eviction = Pod.Eviction(metadata=ObjectMeta(name=pod.name, namespace=pod.namespace))
         try:
-            with _calls(f"evict {pod.namespace}/{pod.name}"):
+            with calls(f"evict {pod.namespace}/{pod.name}"):
                 await self._client.create(eviction, pod.name, namespace=pod.namespace)
         except ClusterError as error:
             if error.status == 429:
@@ -239,13 +262,13 @@ class Cluster:
 
     async def delete_pod(self, pod: PodView) -> None:
         """Delete the pod without waiting for its kubelet, which may be gone."""
-        with _calls(f"delete pod {pod.namespace}/{pod.name}"):
+        with calls(f"delete pod {pod.namespace}/{pod.name}"):
             await self._client.delete(Pod, pod.name, namespace=pod.namespace, grace_period=0)
 
     # -- node passwords -----------------------------------------------------------------------------------
 
     async def node_password(self, node_id: str) -> NodePassword | None:
-        with _calls(f"read node password of {node_id}"):
+        with calls(f"read node password of {node_id}"):
             return _node_password(
                 await self._client.get(Secret, node_password_secret_name(node_id), namespace=SYSTEM)
             )
@@ -254,7 +277,7 @@ class Cluster:
     async def node_passwords(self) -> dict[str, NodePassword]:
         """Every node password there is, k3s' own included, by node."""
         fields: FieldSelector = {"type": NODE_PASSWORD_SECRET_TYPE}
-        with _calls("list node passwords"):
+        with calls("list node passwords"):
             return {
                 found.node_id: found
                 async for secret in self._client.list(Secret, namespace=SYSTEM, fields=fields)
@@ -282,14 +305,14 @@ class Cluster:
         )
         name = node_password_secret_name(node_id)
         try:
-            with _calls(f"set node password of {node_id}"):
+            with calls(f"set node password of {node_id}"):
                 await self._client.create(secret)
             return
         except ClusterError as error:
             if error.status != 409:
                 raise
         try:
-            with _calls(f"set node password of {node_id}") as outcome:
+            with calls(f"set node password of {node_id}") as outcome:
                 await self._client.replace(secret)
             if not outcome.missing:
                 return
@@ -297,9 +320,9 @@ class Cluster:
             # 422: immutable, made by k3s.
             if error.status != 422:
                 raise
-            with _calls(f"delete node password of {node_id}"):
+            with calls(f"delete node password of {node_id}"):
                 await self._client.delete(Secret, name, namespace=SYSTEM)
-        with _calls(f"set node password of {node_id}"):
+        with calls(f"set node password of {node_id}"):
             await self._client.create(secret)
 
     # -- bootstrap tokens ---------------------------------------------------------------------------------
@@ -326,13 +349,13 @@ class Cluster:
                 "description": f"k3s-daas: worker {node_id}",
             },
         )
-        with _calls(f"create bootstrap token for {node_id}"):
+        with calls(f"create bootstrap token for {node_id}"):
             await self._client.create(body)
 
     async def bootstrap_tokens(self) -> list[BootstrapToken]:
         """The bootstrap tokens that this service made; others are none of its business."""
         fields: FieldSelector = {"type": BOOTSTRAP_TOKEN_SECRET_TYPE}
-        with _calls("list bootstrap tokens"):
+        with calls("list bootstrap tokens"):
             return [
                 found
                 async for secret in self._client.list(Secret, namespace=SYSTEM, fields=fields)
@@ -341,8 +364,28 @@ class Cluster:
         return []
 
     async def delete_bootstrap_token(self, token_id: str) -> None:
-        with _calls(f"delete bootstrap token {token_id}"):
+        with calls(f"delete bootstrap token {token_id}"):
             await self._client.delete(Secret, f"bootstrap-token-{token_id}", namespace=SYSTEM)
+
+
+def _load(kubeconfig: Path) -> KubeConfig:
+    try:
+        return KubeConfig.from_file(kubeconfig)
+    except Exception:
+        # Its text may quote the file, and the file holds a key.
+        raise ClusterError(
+            f"The kubeconfig {kubeconfig} can't be read. Wanted that of `k3s-daas-master issue-kubeconfig`, "
+            "which the unit runs as root; is k3s running?"
+        ) from None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is replaced; None while there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns)
 
 
 @dataclass
@@ -351,7 +394,7 @@ class _Outcome:
 
 
 @contextmanager
-def _calls(what: str) -> Iterator[_Outcome]:
+def calls(what: str) -> Iterator[_Outcome]:
     """Turn the client's errors into ClusterError; an object that isn't there only sets `missing`."""
     outcome = _Outcome()
     try:

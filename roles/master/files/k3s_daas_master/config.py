@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from k3s_daas.chain.endpoints import wanted_answers
 from k3s_daas.listening import split_listen
 from k3s_daas.registry import Deployment
+from k3s_daas_master.tenant_objects import DEFAULT_CONTAINER, DEFAULT_QUOTA
 
 _OBJECT_ID = re.compile(r"0x[0-9a-f]{64}")
 
@@ -102,6 +103,16 @@ class Config(BaseModel):
     # Requests with an unknown seal token, or without any, that one source address may try.
     unknown_token_burst: Annotated[int, Field(ge=1, le=10_000)] = 20
     unknown_token_per_s: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+
+    # Tenants: how often every object is compared, how long a namespace outlives its owner's last worker, and
+    # what each owner gets (ResourceQuota's `hard`, LimitRange's defaults for a container).
+    tenant_check_s: Seconds = 30.0
+    tenant_grace_s: Annotated[float, Field(ge=0, le=31_536_000)] = 86_400.0
+    tenant_quota: dict[str, str] = dict(DEFAULT_QUOTA)
+    tenant_container: dict[Literal["default", "defaultRequest", "max", "min"], dict[str, str]] = {
+        "default": dict(DEFAULT_CONTAINER["default"]),
+        "defaultRequest": dict(DEFAULT_CONTAINER["defaultRequest"]),
+    }
 
     @model_validator(mode="after")
     def _network_rules(self) -> Config:

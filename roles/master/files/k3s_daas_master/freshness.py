@@ -9,10 +9,6 @@ STALE_MS = 60_000
 #: Older than this, only heartbeats of known tokens are answered.
 DARK_MS = 900_000
 
-#: Kubernetes groups of a seal token's owner: with the owner's full role, and with read access alone.
-OWNERS_GROUP = "k3s-daas:owners"
-READONLY_GROUP = "k3s-daas:owners-readonly"
-
 
 class ChainView:
     """The newest checkpoint seen. Fails closed: nothing seen is infinitely old.
@@ -59,13 +55,6 @@ class ChainView:
     def dark(self) -> bool:
         age = self.age_ms()
         return age is None or age > DARK_MS
-
-    def owner_groups(self) -> list[str]:
-        """The groups an owner has now: a token review can't see what is asked for, so a stale view takes the
-        right to write away altogether, and a dark one all rights."""
-        if self.dark():
-            return []
-        return [OWNERS_GROUP if self.fresh() else READONLY_GROUP]
 
     def now_ms(self) -> int:
         """The time that expiries are held against: a clock set back on this host revives no token."""

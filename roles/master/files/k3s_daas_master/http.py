@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import InvalidNodeId, check_node_id
-from k3s_daas_master import findings_http
+from k3s_daas_master import findings_http, kubeconfig_api
 from k3s_daas_master.errors import ApiError, shown
 from k3s_daas_master.gate import Gate
 from k3s_daas_master.heartbeats import Reported
@@ -127,6 +127,7 @@ def api_app(state: State) -> Starlette:
             ),
             Route("/api/v1/workers", workers),
             *findings_http.routes(state),
+            *kubeconfig_api.routes(state),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),

@@ -92,6 +92,14 @@ class _Gauges(Collector):
             "Slashed workers still to be removed",
             value=len(state.store.open_removals()),
         )
+        yield GaugeMetricFamily(
+            "k3s_daas_tenants", "Owners that have their namespace", value=state.tenants.count
+        )
+        yield GaugeMetricFamily(
+            "k3s_daas_tenant_problems",
+            "Owners whose objects aren't as wanted",
+            value=len(state.tenants.problems),
+        )
         yield _counter("k3s_daas_removals", "Slashed workers removed", state.remover.finished)
         yield _counter(
             "k3s_daas_status_changes", "Worker statuses written on-chain", state.fleet.status_changes

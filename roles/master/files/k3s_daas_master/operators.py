@@ -12,7 +12,7 @@ from typing import Protocol
 from k3s_daas.chain import ChainError
 from k3s_daas.logs import get_logger
 from k3s_daas_master.clock import Clock
-from k3s_daas_master.freshness import STALE_MS
+from k3s_daas_master.freshness import DARK_MS, STALE_MS
 
 #: How long a former holder may still pass for an operator, in seconds.
 READ_EVERY_S = 5.0
@@ -34,10 +34,20 @@ class Operators:
         self._read_at = 0.0
 
     def includes(self, address: str) -> bool:
-        """Whether `address` holds the cap. Fails closed: a read that is too old counts for nothing."""
+        """Whether `address` holds the cap. Fails closed: a read that is too old counts for nothing.
+
+        Too old is what is too old for every token; from a minute on only reading is left (`groups_of`).
+        """
         if self._holder is None or address != self._holder:
             return False
-        return (self._clock.monotonic() - self._read_at) * 1000 <= STALE_MS
+        return self._age_ms() <= DARK_MS
+
+    def stale(self) -> bool:
+        """Whether the holder was last read so long ago that it may only read."""
+        return self._age_ms() > STALE_MS
+
+    def _age_ms(self) -> float:
+        return (self._clock.monotonic() - self._read_at) * 1000
 
     async def refresh(self) -> None:
         """Read the holder anew. Raises ChainError."""

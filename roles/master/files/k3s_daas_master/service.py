@@ -19,7 +19,7 @@ from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import AgreedRegistry
 from k3s_daas_master.clock import Clock
-from k3s_daas_master.cluster import Cluster
+from k3s_daas_master.cluster import Cluster, ClusterError
 from k3s_daas_master.config import Config
 from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.doubts import Doubts
@@ -42,6 +42,9 @@ from k3s_daas_master.removal import ReadsWorkers, Remover
 from k3s_daas_master.signatures import Signatures
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
+from k3s_daas_master.tenant_cluster import TenantCluster
+from k3s_daas_master.tenant_objects import Limits
+from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
 from k3s_daas_master.webhook import Webhook, WebhookServer
 
@@ -56,6 +59,8 @@ _REFUSALS_BURST, _REFUSALS_PER_S = 20, 1.0
 # A pass over the fleet that takes longer than this is stuck.
 _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
+# How often a renewed kubeconfig is looked for.
+_KUBECONFIG_S = 60.0
 
 
 class ChainAccess(FollowsChain, ReadsBalance, Protocol):
@@ -94,9 +99,19 @@ def assemble(
         drain_timeout_s=config.drain_timeout_s,
     )
 
+    tenants = Tenants(
+        index=index,
+        view=view,
+        cluster=TenantCluster(cluster),
+        clock=clock,
+        limits=Limits(config.tenant_quota, {str(k): v for k, v in config.tenant_container.items()}),
+        grace_ms=int(config.tenant_grace_s * 1000),
+    )
+
     def on_change() -> None:
         remover.wake()
         fleet.wake()
+        tenants.wake()
 
     follower = Follower(
         chain=chain,
@@ -162,6 +177,8 @@ def assemble(
         ca=ca,
         follower=follower,
         fleet=fleet,
+        tenants=tenants,
+        cluster=cluster,
         remover=remover,
         registrar=registrar,
         heartbeats=heartbeats,
@@ -285,6 +302,8 @@ async def serve_state(
         "fleet": state.fleet.run(config.reconcile_s),
         "removals": state.remover.run(),
         "operators": state.operators.run(),
+        "tenants": state.tenants.run(config.tenant_check_s),
+        "credentials": _follow_kubeconfig(state.cluster),
         "slashing": state.policy.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
@@ -358,6 +377,18 @@ async def serve(config: Config, clock: Clock | None = None) -> None:
                 await serve_state(state, api, webhook, stop, clock)
         finally:
             await cluster.aclose()
+
+
+async def _follow_kubeconfig(cluster: Cluster) -> None:
+    """Use a renewed client certificate without a restart."""
+    while True:
+        await asyncio.sleep(_KUBECONFIG_S)
+        try:
+            if await cluster.reload():
+                _log.info("kubeconfig read anew")
+        except ClusterError as error:
+            # The old certificate serves as long as it is valid.
+            _log.error("kubeconfig not read anew", error=str(error))
 
 
 async def _connected(config: Config, key: Key, stop: asyncio.Event) -> SuiClient | None:

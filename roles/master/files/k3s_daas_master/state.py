@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
 from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.fleet import Fleet
@@ -20,6 +21,7 @@ from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
 from k3s_daas_master.store import Store
+from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
 
 
@@ -34,6 +36,8 @@ class State:
     ca: ClusterCa
     follower: Follower
     fleet: Fleet
+    tenants: Tenants
+    cluster: Cluster
     remover: Remover
     registrar: Registrar
     heartbeats: Heartbeats

@@ -10,14 +10,13 @@ from typing import Literal
 
 import msgspec
 
-from k3s_daas import seal
+from k3s_daas import seal, tenancy
 from k3s_daas_master.errors import ApiError
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.operators import Operators
 
 API_VERSION = "authentication.k8s.io/v1"
-OPERATORS_GROUP = "k3s-daas:operators"
 
 
 class _Spec(msgspec.Struct):
@@ -88,9 +87,13 @@ class TokenReviewer:
             return None
         if view.expires_at_ms <= self._view.now_ms():
             return None
-        # Never a group of the system's.
-        groups = self._view.owner_groups() if self._index.owner_is_live(view.owner) else []
-        if self._operators.includes(view.owner):
-            groups.append(OPERATORS_GROUP)
+        # A review can't see what is asked for, so a stale view takes the right to write away altogether.
+        groups = tenancy.groups_of(
+            view.owner,
+            stale=not self._view.fresh(),
+            live=self._index.owner_is_live(view.owner),
+            operator=self._operators.includes(view.owner),
+            operator_stale=self._operators.stale(),
+        )
         # The commitment is public, so a part of it may stand in logs.
         return User(view.owner, view.commitment.hex()[:32], groups) if groups else None
