@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import InvalidNodeId, check_node_id
+from k3s_daas_master import request_http
 from k3s_daas_master.errors import ApiError, shown
 from k3s_daas_master.heartbeats import Reported
 from k3s_daas_master.metrics import CONTENT_TYPE
@@ -106,6 +107,7 @@ def api_app(state: State) -> Starlette:
                 _counted(heartbeat, state.metrics.heartbeats, state),
                 methods=["POST"],
             ),
+            *request_http.routes(state),
             Route("/api/v1/workers", workers),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
