@@ -53,8 +53,8 @@ def groups_of(
 ) -> list[str]:
     """The Kubernetes groups of the user `owner`, never one of `system:`; none: it may not in.
 
-    `live`: it has a worker in good standing. `operator`: it holds the registry's OperatorCap, `operator_stale`:
-    as of more than a minute ago.
+    `live`: it has a worker in good standing.
+    `operator`: it holds the registry's OperatorCap; `operator_stale`: as of more than a minute ago.
     `stale`: the master's view of the chain is too old to let anybody write. RBAC can only add rights, and an
     owner's RoleBinding names the user; what takes the writing away is the admission policy
     `k3s-daas-stale-readonly`, which refuses every change by the read-only groups. Raises InvalidOwner.

@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import httpx2
 import msgspec
 from lightkube import AsyncClient
-from lightkube.config.kubeconfig import KubeConfig
-from lightkube.config.models import Cluster as KubeCluster
+from lightkube.config.client_adapter import AsyncClient as AsyncHttpClient
+from lightkube.config.client_adapter import ConnectionParams
+from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.core.client import FieldSelector
 from lightkube.core.exceptions import ApiError as KubeApiError
 from lightkube.core.exceptions import ConfigError as KubeConfigError
@@ -112,9 +114,11 @@ class Cluster:
         self._file: Path | None = None
         self._read_from: tuple[int, int] | None = None
         self._old: AsyncClient | None = None
-        self._cluster, self._client = self._open(config)
+        self._plain: httpx2.AsyncClient | None = None
+        self._old_plain: httpx2.AsyncClient | None = None
+        self._single, self._client = self._open(config)
 
-    def _open(self, config: KubeConfig) -> tuple[KubeCluster, AsyncClient]:
+    def _open(self, config: KubeConfig) -> tuple[SingleConfig, AsyncClient]:
         try:
             single = config.get()
             if single is None:
@@ -131,7 +135,7 @@ class Cluster:
             raise ClusterError(
                 f"The kubeconfig can't be used: {error}. Wanted that of `k3s-daas-master issue-kubeconfig`."
             ) from None
-        return single.cluster, client
+        return single, client
 
     @classmethod
     def from_file(cls, kubeconfig: Path, timeout_s: float = 5.0) -> Cluster:
@@ -148,11 +152,14 @@ class Cluster:
         if self._file is None or _stamp(self._file) == self._read_from:
             return False
         stamp, config = _stamp(self._file), _load(self._file)
-        old, self._old = self._old, self._client
-        self._cluster, self._client = self._open(config)
+        opened = self._open(config)
+        past = (self._old, self._old_plain)
+        self._old, self._old_plain, self._plain = self._client, self._plain, None
+        self._single, self._client = opened
         self._read_from = stamp
-        if old is not None:
-            await old.aclose()
+        for client in past:
+            if client is not None:
+                await client.aclose()
         return True
 
     @property
@@ -161,20 +168,33 @@ class Cluster:
         return self._client
 
     async def aclose(self) -> None:
-        for client in (self._old, self._client):
+        for client in (self._old, self._client, self._old_plain, self._plain):
             if client is not None:
                 await client.aclose()
 
+    def plain(self) -> httpx2.AsyncClient:
+        """An HTTP client with this connection's TLS and identity, for calls with headers of their own.
+
+        Ask for it with each call, like `client`.
+        """
+        if self._plain is None:
+            settings = ConnectionParams(
+                timeout=httpx2.Timeout(self._timeout_s), trust_env=False, transport=cast(Any, self._transport)
+            )
+            self._plain = AsyncHttpClient(self._single, settings)
+        return self._plain
+
     async def cacerts(self) -> bytes:
         """The CA bundle as served at /cacerts, over TLS that the kubeconfig's CA verifies."""
-        data, file = self._cluster.certificate_auth_data, self._cluster.certificate_auth
+        server = self._single.cluster
+        data, file = server.certificate_auth_data, server.certificate_auth
         try:
             pem = base64.b64decode(data) if data else Path(file or "").read_bytes()
             context = ssl.create_default_context(cadata=pem.decode("ascii"))
             async with httpx2.AsyncClient(
                 verify=context, timeout=self._timeout_s, trust_env=False, transport=self._transport
             ) as client:
-                response = await client.get(f"{self._cluster.server.rstrip('/')}/cacerts")
+                response = await client.get(f"{server.server.rstrip('/')}/cacerts")
         except (httpx2.HTTPError, OSError, ValueError) as error:
             raise ClusterError(
                 f"GET /cacerts: {error or type(error).__name__}. Is the k3s server up?"

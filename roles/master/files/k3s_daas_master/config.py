@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from k3s_daas.chain.endpoints import wanted_answers
 from k3s_daas.listening import split_listen
 from k3s_daas.registry import Deployment
+from k3s_daas.requests.policy import RESOURCES
+from k3s_daas.requests.schema import Method
 from k3s_daas_master.tenant_objects import DEFAULT_CONTAINER, DEFAULT_QUOTA
 
 _OBJECT_ID = re.compile(r"0x[0-9a-f]{64}")
@@ -55,6 +57,12 @@ def _loopback(value: str) -> str:
     host, _ = split_listen(value)
     if host not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError("wanted a loopback address: whoever reaches the webhook can try tokens unseen")
+    return value
+
+
+def _requestable(value: str) -> str:
+    if value not in RESOURCES:
+        raise ValueError(f"wanted one of {', '.join(RESOURCES)}: nothing else can be allowed")
     return value
 
 
@@ -113,6 +121,14 @@ class Config(BaseModel):
         "default": dict(DEFAULT_CONTAINER["default"]),
         "defaultRequest": dict(DEFAULT_CONTAINER["defaultRequest"]),
     }
+
+    # What owners' requests from the chain may do (see k3s_daas.requests.policy), for how long one call may
+    # take, and how long and how much of their results is kept.
+    request_methods: list[Method] = list(get_args(Method))
+    request_resources: list[Annotated[str, AfterValidator(_requestable)]] = list(RESOURCES)
+    request_timeout_s: Annotated[float, Field(ge=1, le=60)] = 15.0
+    request_results_keep_s: Annotated[float, Field(ge=600, le=31_536_000)] = 604_800.0
+    request_results_max_mb: Annotated[int, Field(ge=1, le=4096)] = 64
 
     @model_validator(mode="after")
     def _network_rules(self) -> Config:

@@ -18,6 +18,7 @@ from k3s_daas import listening, systemd
 from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import AgreedRegistry
+from k3s_daas.requests import policy as request_policy
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError
 from k3s_daas_master.config import Config
@@ -25,6 +26,7 @@ from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.doubts import Doubts
 from k3s_daas_master.drains import DrainWatch
 from k3s_daas_master.errors import StateError
+from k3s_daas_master.executor import Executor
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
 from k3s_daas_master.freshness import ChainView
@@ -35,10 +37,13 @@ from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
 from k3s_daas_master.operators import Operators, ReadsCap
+from k3s_daas_master.owner_api import OwnerApi
 from k3s_daas_master.policy import Policy, Proposes
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import ReadsWorkers, Remover
+from k3s_daas_master.request_intake import RequestIntake
+from k3s_daas_master.requests import Requests, ServesRequests
 from k3s_daas_master.signatures import Signatures
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
@@ -67,7 +72,9 @@ class ChainAccess(FollowsChain, ReadsBalance, Protocol):
     """All that the parts ask of the chain itself."""
 
 
-class RegistryAccess(ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, Proposes, Protocol):
+class RegistryAccess(
+    ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, ServesRequests, Proposes, Protocol
+):
     """All that the parts ask of the on-chain registry."""
 
 
@@ -108,8 +115,23 @@ def assemble(
         grace_ms=int(config.tenant_grace_s * 1000),
     )
 
+    allowed = request_policy.Policy(config.request_methods, config.request_resources)
+    requests = Requests(
+        registry=registry,
+        index=index,
+        view=view,
+        store=store,
+        executor=Executor(OwnerApi(cluster.plain, config.request_timeout_s)),
+        policy=allowed,
+        address=address,
+        clock=clock,
+        keep_ms=int(config.request_results_keep_s * 1000),
+        keep_bytes=config.request_results_max_mb * 1024 * 1024,
+    )
+
     def on_change() -> None:
         remover.wake()
+        requests.wake()
         fleet.wake()
         tenants.wake()
 
@@ -122,6 +144,7 @@ def assemble(
         store=store,
         clock=clock,
         on_change=on_change,
+        on_event=requests.note,
     )
     policy = Policy(
         mode=config.slashing,
@@ -191,6 +214,10 @@ def assemble(
         stranger_limiter=RateLimiter(config.unknown_token_burst, config.unknown_token_per_s, clock),
         refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
         metrics=Metrics(),
+        requests=requests,
+        request_intake=RequestIntake(
+            index=index, view=view, rows=store.requests, policy=allowed, clock=clock, on_body=requests.wake
+        ),
     )
     state.metrics.watch(state)
     return state
@@ -305,6 +332,7 @@ async def serve_state(
         "tenants": state.tenants.run(config.tenant_check_s),
         "credentials": _follow_kubeconfig(state.cluster),
         "slashing": state.policy.run(),
+        "requests": state.requests.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }
