@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from k3s_daas.registry import Registry, WorkerStatus
-from k3s_daas.registry.requests import candidates_of, open_requests
+from k3s_daas.registry.requests import candidates_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SUI = 1_000_000_000
@@ -35,7 +35,7 @@ def working(fleet: Any, new_wallet: Any) -> Any:
 
 async def test_a_request_is_submitted_once_while_it_is_open(working: Any) -> None:
     fleet, _ = await working("a", "b")
-    assert await open_requests(fleet.registry) == []
+    assert await fleet.registry.open_requests() == []
     asked = {"payload": "kind: Job", "deposit": "0.01"}
     planned = await fleet("sui_k8s_request", check=True, **asked)
     assert (planned["changed"], planned["digests"]) == (True, []), planned
@@ -44,13 +44,13 @@ async def test_a_request_is_submitted_once_while_it_is_open(working: Any) -> Non
     text = " ".join(planned["preview"]["summary"])
     assert "deposit of 0.01 SUI is the worker's once the request is completed" in text
     assert "within 10 min" in text
-    assert await open_requests(fleet.registry) == []
+    assert await fleet.registry.open_requests() == []
     done = await fleet("sui_k8s_request", **asked)
     assert (done["request"]["request_id"], done["request"]["node_id"]) == (1, "a")
     assert done["payload_hash"] == hashlib.sha256(b"kind: Job").hexdigest()
     paid = planned["preview"]["balance_before_mist"] - await fleet.chain.balance(fleet.chain.address)
     assert paid == SUI // 100 + done["gas_mist"]
-    (request,) = await open_requests(fleet.registry)
+    (request,) = await fleet.registry.open_requests()
     assert (request.node_id, request.deposit_mist, request.priority) == ("a", SUI // 100, 5)
     before = await fleet.sent()
     for same in (asked, {"payload_hash": done["payload_hash"], "deposit": "0.01"}):

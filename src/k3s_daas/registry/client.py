@@ -15,7 +15,9 @@ from k3s_daas.chain.errors import ChainError, ChainUnreachable, MalformedRecord,
 from k3s_daas.chain.model import Json, Object, Preview, Receipt
 from k3s_daas.registry.model import (
     Deployment,
+    Fields,
     Master,
+    OpenRequest,
     RegistryConfig,
     SealTokenRecord,
     Snapshot,
@@ -24,6 +26,7 @@ from k3s_daas.registry.model import (
     WorkerStatus,
     check_node_id,
     parse_registry,
+    parse_request,
     parse_seal_token,
     parse_worker,
 )
@@ -36,6 +39,8 @@ CLOCK_ID = "0x6"
 STRING_TYPE = "0x1::string::String"
 WORKER_KEY = "seal_token::WorkerTokenKey"
 OWNER_KEY = "seal_token::OwnerTokenKey"
+#: An empty struct is one false byte on-chain.
+_BOOK_KEY = b"\0"
 
 #: Most workers in one staking transaction: a pure argument holds 16 KB, and 63 bytes a name must fit.
 MAX_STAKE_BATCH = 200
@@ -350,6 +355,60 @@ class Registry:
             tx.call(self._fn("worker_registry::set_worker_statuses"), args)
 
         return await self.chain.execute(build)
+
+    # -- requests ------------------------------------------------------------------------------------------
+
+    async def open_requests(self) -> list[OpenRequest]:
+        """All requests that haven't ended, in the order of their ids."""
+        table = await self._requests_table()
+        if table is None:
+            return []  # until the first request
+        found = [parse_request(field.json) async for field in self.chain.dynamic_fields(table)]
+        return sorted(found, key=lambda request: request.request_id)
+
+    async def open_request(self, request_id: int) -> OpenRequest | None:
+        """One request; None when it never existed or has ended."""
+        table = await self._requests_table()
+        if table is None:
+            return None
+        found = await self.chain.dynamic_field(table, "u64", bcs.unsigned(request_id, 8))
+        return None if found is None else parse_request(found.json)
+
+    async def claim_request(self, request_id: int) -> Receipt:
+        """Say that the request is started (needs the live MasterCap)."""
+        return await self.chain.execute(await self._serving("claim_request", request_id))
+
+    async def complete_request(self, request_id: int, result_hash: bytes) -> Receipt:
+        """End a claimed request with its result's SHA-256, which pays the worker (live MasterCap)."""
+        return await self.chain.execute(await self._serving("complete_request", request_id, result_hash))
+
+    async def time_out_request(self, request_id: int) -> Receipt:
+        """End a request whose 10 minutes are over and refund its deposit; anybody may."""
+
+        async def build(tx: Transaction) -> None:
+            clock = tx.object(CLOCK_ID, mutable=False)
+            args = [self._registry(tx), tx.u64(request_id), clock]
+            tx.call(self._fn("k8s_scheduler::time_out_request"), args)
+
+        return await self.chain.execute(build)
+
+    async def _serving(self, function: str, request_id: int, result_hash: bytes | None = None) -> Build:
+        cap = await self.cap("MasterCap")
+
+        async def build(tx: Transaction) -> None:
+            result = [] if result_hash is None else [tx.data(result_hash)]
+            clock = tx.object(CLOCK_ID, mutable=False)
+            args = [self._registry(tx), tx.object(cap), tx.u64(request_id), *result, clock]
+            tx.call(self._fn(f"k8s_scheduler::{function}"), args)
+
+        return build
+
+    async def _requests_table(self) -> str | None:
+        key = f"{self.deployment.types_id}::k8s_scheduler::BookKey"
+        book = await self.chain.dynamic_field(self.deployment.registry_id, key, _BOOK_KEY)
+        if book is None:
+            return None
+        return Fields(book.json, "Book field").struct("value").struct("requests").text("id")
 
     # -- slashing ------------------------------------------------------------------------------------------
 

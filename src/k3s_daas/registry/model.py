@@ -107,6 +107,21 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class OpenRequest:
+    """A request that hasn't ended. `node_id` is the worker that the contract picked."""
+
+    request_id: int
+    requester: str
+    node_id: str
+    payload_hash: bytes
+    priority: int
+    deposit_mist: int
+    claimed: bool
+    submitted_at_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True)
 class SealTokenRecord:
     """`scope` is "worker" or "owner"; `node_id` is "" for an owner's token. Holds no secret."""
 
@@ -363,4 +378,21 @@ def parse_registry(registry_id: str, type_: str, json: Any) -> RegistryConfig:
         master=parse_master(fields.optional("master")),
         pool_mist=fields.struct("rewards").number("balance"),
         earned_mist=fields.number("earned"),
+    )
+
+
+def parse_request(json: Any) -> OpenRequest:
+    """A `Field<u64, k8s_scheduler::Request>`: its id is the field's name."""
+    field = Fields(json, "Request field")
+    value = field.struct("value")
+    return OpenRequest(
+        request_id=field.number("name"),
+        requester=value.text("requester"),
+        node_id=value.node_id(),
+        payload_hash=value.data("payload_hash"),
+        priority=value.number("priority"),
+        deposit_mist=value.number("deposit"),
+        claimed=value.flag("claimed"),
+        submitted_at_ms=value.number("submitted_at_ms"),
+        deadline_ms=value.number("deadline_ms"),
     )

@@ -7,12 +7,11 @@ request times out. Amounts in MIST, times in ms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k3s_daas.chain.errors import ChainError, MalformedRecord
 from k3s_daas.registry.client import CLOCK_ID, Registry
-from k3s_daas.registry.model import Fields, Worker, WorkerStatus, check_node_id
+from k3s_daas.registry.model import OpenRequest, Worker, WorkerStatus, check_node_id
 from k3s_daas.registry.operation import Operation, duration, names
 from k3s_daas.units import format_sui
 
@@ -25,53 +24,10 @@ MIN_DEPOSIT_MIST = 1_000_000
 URGENT_PRIORITY = 8
 REQUEST_WINDOW_MS = 600_000
 _SLOTS = 10
-#: An empty struct is one false byte on-chain.
-_BOOK_KEY = b"\0"
 
 
 class CantSubmit(ChainError):
     """A request that the contract would refuse."""
-
-
-@dataclass(frozen=True)
-class OpenRequest:
-    request_id: int
-    requester: str
-    node_id: str
-    payload_hash: bytes
-    priority: int
-    deposit_mist: int
-    claimed: bool
-    submitted_at_ms: int
-    deadline_ms: int
-
-
-async def open_requests(registry: Registry) -> list[OpenRequest]:
-    """All requests that haven't ended, in the order of their ids."""
-    deployment, chain = registry.deployment, registry.chain
-    key = f"{deployment.types_id}::k8s_scheduler::BookKey"
-    book = await chain.dynamic_field(deployment.registry_id, key, _BOOK_KEY)
-    if book is None:
-        return []  # until the first request
-    table = Fields(book.json, "Book field").struct("value").struct("requests").text("id")
-    found = [_parse(field.json) async for field in chain.dynamic_fields(table)]
-    return sorted(found, key=lambda request: request.request_id)
-
-
-def _parse(json: object) -> OpenRequest:
-    field = Fields(json, "Request field")
-    value = field.struct("value")
-    return OpenRequest(
-        request_id=field.number("name"),
-        requester=value.text("requester"),
-        node_id=value.node_id(),
-        payload_hash=value.data("payload_hash"),
-        priority=value.number("priority"),
-        deposit_mist=value.number("deposit"),
-        claimed=value.flag("claimed"),
-        submitted_at_ms=value.number("submitted_at_ms"),
-        deadline_ms=value.number("deadline_ms"),
-    )
 
 
 def candidates_of(workers: Iterable[Worker], priority: int) -> list[str]:
@@ -106,7 +62,7 @@ async def plan_request(
     """
     wallet = registry.chain.require_address()
     _check(priority, deposit_mist, candidates)
-    for request in await open_requests(registry):
+    for request in await registry.open_requests():
         if (request.requester, request.payload_hash) == (wallet, payload_hash):
             return request, [], Operation()
     workers = await registry.workers()

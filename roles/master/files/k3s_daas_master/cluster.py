@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import httpx2
 import msgspec
 from lightkube import AsyncClient
+from lightkube.config.client_adapter import AsyncClient as AsyncHttpClient
+from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.client import FieldSelector
 from lightkube.core.exceptions import ApiError as KubeApiError
@@ -101,6 +104,7 @@ class Cluster:
             single = config.get()
             if single is None:
                 raise KubeConfigError("it names no current context")
+            self._single = single
             self._cluster = single.cluster
             # trust_env off: a proxy of the environment has no business between us and the API server.
             self._client = AsyncClient(
@@ -116,6 +120,7 @@ class Cluster:
             ) from None
         self._timeout_s = timeout_s
         self._transport = transport
+        self._plain: httpx2.AsyncClient | None = None
 
     @classmethod
     def from_file(cls, kubeconfig: Path, timeout_s: float = 5.0) -> Cluster:
@@ -132,6 +137,17 @@ class Cluster:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+        if self._plain is not None:
+            await self._plain.aclose()
+
+    def plain(self) -> httpx2.AsyncClient:
+        """An HTTP client with this connection's TLS and identity, for calls with headers of their own."""
+        if self._plain is None:
+            settings = ConnectionParams(
+                timeout=httpx2.Timeout(self._timeout_s), trust_env=False, transport=cast(Any, self._transport)
+            )
+            self._plain = AsyncHttpClient(self._single, settings)
+        return self._plain
 
     async def cacerts(self) -> bytes:
         """The CA bundle as served at /cacerts, over TLS that the kubeconfig's CA verifies."""

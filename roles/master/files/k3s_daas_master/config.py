@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from k3s_daas.listening import split_listen
 from k3s_daas.registry import Deployment
+from k3s_daas.requests.policy import RESOURCES
+from k3s_daas.requests.schema import Method
 
 _OBJECT_ID = re.compile(r"0x[0-9a-f]{64}")
 
@@ -56,6 +58,12 @@ def _loopback(value: str) -> str:
     return value
 
 
+def _requestable(value: str) -> str:
+    if value not in RESOURCES:
+        raise ValueError(f"wanted one of {', '.join(RESOURCES)}: nothing else can be allowed")
+    return value
+
+
 ObjectId = Annotated[str, AfterValidator(_object_id)]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -96,6 +104,14 @@ class Config(BaseModel):
     # Requests with an unknown seal token, or without any, that one source address may try.
     unknown_token_burst: Annotated[int, Field(ge=1, le=10_000)] = 20
     unknown_token_per_s: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+
+    # What owners' requests from the chain may do (see k3s_daas.requests.policy), for how long one call may
+    # take, and how long and how much of their results is kept.
+    request_methods: list[Method] = list(get_args(Method))
+    request_resources: list[Annotated[str, AfterValidator(_requestable)]] = list(RESOURCES)
+    request_timeout_s: Annotated[float, Field(ge=1, le=60)] = 15.0
+    request_results_keep_s: Annotated[float, Field(ge=600, le=31_536_000)] = 604_800.0
+    request_results_max_mb: Annotated[int, Field(ge=1, le=4096)] = 64
 
     @model_validator(mode="after")
     def _network_rules(self) -> Config:

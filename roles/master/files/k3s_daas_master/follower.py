@@ -41,7 +41,8 @@ class ReadsRegistry(Protocol):
 
 
 class Follower:
-    """Feeds the index and the store. `on_change` is called after anything that others may act on."""
+    """Feeds the index and the store. `on_change` is called after anything that others may act on, `on_event`
+    with each event and its checkpoint, once, within the transaction that moves the cursor over it."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Follower:
         store: Store,
         clock: Clock,
         on_change: Callable[[], None] = lambda: None,
+        on_event: Callable[[RegistryEvent, int], None] = lambda event, checkpoint: None,
         retry_s: tuple[float, ...] = _RETRY_S,
     ) -> None:
         self._chain = chain
@@ -64,6 +66,7 @@ class Follower:
         self._store = store
         self._clock = clock
         self._on_change = on_change
+        self._on_event = on_event
         self._retry_s = retry_s
         self._cursor: int | None = None
         self._committed_at = 0.0
@@ -147,6 +150,7 @@ class Follower:
                 for event in events:
                     if isinstance(event, WorkerSlashed):
                         self._store.request_removal(event.node_id, self._clock.now_ms())
+                    self._on_event(event, batch.sequence)
                 self._store.set_cursor(batch.sequence)
             self._committed_at = self._clock.monotonic()
         self._cursor = batch.sequence

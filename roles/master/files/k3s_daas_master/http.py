@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import InvalidNodeId, check_node_id
+from k3s_daas_master import request_http
 from k3s_daas_master.errors import ApiError, shown
 from k3s_daas_master.gate import Gate
 from k3s_daas_master.heartbeats import Reported
@@ -110,6 +111,7 @@ def api_app(state: State) -> Starlette:
                 _counted(heartbeat, state.metrics.heartbeats, state),
                 methods=["POST"],
             ),
+            *request_http.routes(state),
             Route("/api/v1/workers", workers),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from k3s_daas.registry import WorkerStatus
+from k3s_daas_master.request_metrics import request_metrics
 
 if TYPE_CHECKING:
     from k3s_daas_master.state import State
@@ -44,6 +45,13 @@ class Metrics:
         self.strangers = Counter(
             "k3s_daas_strangers",
             "API requests with an unknown seal token or none, by outcome (heard or refused)",
+            ["outcome"],
+            registry=self.registry,
+        )
+
+        self.request_calls = Counter(
+            "k3s_daas_request_calls",
+            "Calls of owners about their requests, by outcome (ok or an error code)",
             ["outcome"],
             registry=self.registry,
         )
@@ -92,6 +100,7 @@ class _Gauges(Collector):
             "Slashed workers still to be removed",
             value=len(state.store.open_removals()),
         )
+        yield from request_metrics(state.store.requests)
         yield _counter("k3s_daas_removals", "Slashed workers removed", state.remover.finished)
         yield _counter(
             "k3s_daas_status_changes", "Worker statuses written on-chain", state.fleet.status_changes

@@ -18,10 +18,12 @@ from k3s_daas import listening, systemd
 from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import Registry
+from k3s_daas.requests.policy import Policy
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
 from k3s_daas_master.errors import StateError
+from k3s_daas_master.executor import Executor
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
 from k3s_daas_master.freshness import ChainView
@@ -31,9 +33,12 @@ from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
 from k3s_daas_master.operators import Operators, ReadsCap
+from k3s_daas_master.owner_api import OwnerApi
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import ReadsWorkers, Remover
+from k3s_daas_master.request_intake import RequestIntake
+from k3s_daas_master.requests import Requests, ServesRequests
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
 from k3s_daas_master.tokenreview import TokenReviewer
@@ -52,7 +57,9 @@ _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
 
 
-class RegistryAccess(ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, Protocol):
+class RegistryAccess(
+    ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, ServesRequests, Protocol
+):
     """All that the parts ask of the on-chain registry."""
 
 
@@ -96,8 +103,23 @@ def assemble(
         clock=clock,
     )
 
+    policy = Policy(config.request_methods, config.request_resources)
+    requests = Requests(
+        registry=registry,
+        index=index,
+        view=view,
+        store=store,
+        executor=Executor(OwnerApi(cluster.plain(), config.request_timeout_s)),
+        policy=policy,
+        address=address,
+        clock=clock,
+        keep_ms=int(config.request_results_keep_s * 1000),
+        keep_bytes=config.request_results_max_mb * 1024 * 1024,
+    )
+
     def on_change() -> None:
         remover.wake()
+        requests.wake()
         fleet.wake()
 
     follower = Follower(
@@ -109,6 +131,7 @@ def assemble(
         store=store,
         clock=clock,
         on_change=on_change,
+        on_event=requests.note,
     )
     registrar = Registrar(
         index=index,
@@ -139,6 +162,10 @@ def assemble(
         stranger_limiter=RateLimiter(config.unknown_token_burst, config.unknown_token_per_s, clock),
         refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
         metrics=Metrics(),
+        requests=requests,
+        request_intake=RequestIntake(
+            index=index, view=view, rows=store.requests, policy=policy, clock=clock, on_body=requests.wake
+        ),
     )
     state.metrics.watch(state)
     return state
@@ -250,6 +277,7 @@ async def serve_state(
         "fleet": state.fleet.run(config.reconcile_s),
         "removals": state.remover.run(),
         "operators": state.operators.run(),
+        "requests": state.requests.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }

@@ -16,6 +16,9 @@ from k3s_daas_master.operators import Operators
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
+from k3s_daas_master.request_intake import RequestIntake
+from k3s_daas_master.request_rows import NO_STATS
+from k3s_daas_master.requests import Requests
 from k3s_daas_master.store import Store
 from k3s_daas_master.tokenreview import TokenReviewer
 
@@ -40,6 +43,8 @@ class State:
     stranger_limiter: RateLimiter
     refusal_log: RateLimiter
     metrics: Metrics
+    requests: Requests
+    request_intake: RequestIntake
 
     def not_ready(self) -> list[str]:
         """Why this master can't do all of its work now; empty when it can."""
@@ -60,10 +65,12 @@ class State:
     def workers(self) -> dict[str, Any]:
         """The registry as this master sees it; no part of any token. Stake in MIST, times in ms."""
         rows = []
+        served = self.store.requests.stats()
         for worker in sorted(self.index.workers.values(), key=lambda w: w.node_id):
             token = self.index.worker_token(worker.node_id)
             node = self.fleet.nodes.get(worker.node_id)
             reported = self.heartbeats.reported.get(worker.node_id)
+            requests = served.get(worker.node_id, NO_STATS)
             rows.append(
                 {
                     "node_id": worker.node_id,
@@ -77,6 +84,10 @@ class State:
                     "last_heartbeat_ms": self.heartbeats.last_ms.get(worker.node_id),
                     "running_pods": None if reported is None else reported.running_pods,
                     "resource_usage": {} if reported is None else reported.resource_usage,
+                    "requests_succeeded": requests.succeeded,
+                    "requests_failed": requests.failed,
+                    "requests_missed": requests.missed,
+                    "request_mean_ms": requests.mean_ms,
                 }
             )
         master = self.index.master

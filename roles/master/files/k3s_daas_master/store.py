@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from k3s_daas_master.errors import StateError
+from k3s_daas_master.request_store import SCHEMA as _REQUESTS_SCHEMA
+from k3s_daas_master.request_store import RequestStore
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -61,7 +63,9 @@ class Store:
             self._db.execute("PRAGMA busy_timeout=2000")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version == 0:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+                self._db.executescript(
+                    f"BEGIN; {_SCHEMA} {_REQUESTS_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
+                )
             elif version != _SCHEMA_VERSION:
                 raise StateError(
                     f"{path} has schema {version}, wanted {_SCHEMA_VERSION}. Another release wrote it: "
@@ -73,6 +77,8 @@ class Store:
                 "with free space, and an intact file; a damaged one may be moved away, it is rebuilt from "
                 "the chain."
             ) from None
+
+        self.requests = RequestStore(self._db)
 
     def close(self) -> None:
         self._db.close()
