@@ -1,7 +1,7 @@
 """Killed anywhere, and anything in between: nothing runs twice, and nothing claimed is left open.
 
 The master is killed right before or right after one of its effects outside: a step on the disk, a
-transaction, a call to the cluster. Or its answer is lost there. Then it is started anew from what the disk holds.
+transaction, a call to the cluster. Or its answer is lost there. It is started anew from what the disk holds.
 """
 
 from __future__ import annotations
