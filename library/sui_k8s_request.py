@@ -8,22 +8,48 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 ---
 module: sui_k8s_request
-short_description: Submit a request to the fleet's scheduler
+short_description: Have something run on the fleet, paid on-chain
 version_added: "0.1.0"
 description:
   - Submits a request with a deposit; the contract assigns it to the best of up to 32 candidate workers, who
-    earns the deposit. Only the payload's SHA-256 goes on-chain.
-  - A request of this wallet with the same payload that is still open is not submitted again. One that has
-    ended is forgotten on-chain, so the same payload can be asked for once more.
-  - Needs a staked worker of the wallet.
-  - Runs on the control node, with the Python that has k3s-daas installed.
+    earns the deposit. Only the SHA-256 of what is asked goes on-chain.
+  - With O(token_file), also hands the request's body to the master, waits until it is over, and returns its
+    result, held against the hash on-chain. Fails when the request didn't succeed.
+  - What this wallet asked before, and is still open, is not submitted again. Once ended it is forgotten
+    on-chain, so the same can be asked, and paid, once more.
+  - Needs a staked worker of the wallet. Runs on the control node, where k3s-daas is installed.
 options:
-  payload:
-    description: What is to be run, such as a manifest. Hand it to the master by other means.
+  method:
+    description: What is asked, done as the owner and in the owner's namespace.
     type: str
-  payload_hash:
-    description: SHA-256 of the payload in hex, where the payload itself isn't at hand.
+    choices: [get, list, apply, delete, scale, logs]
+    required: true
+  resource:
+    description: Kind of the object in the plural, such as V(configmaps). V(pods) with V(logs).
     type: str
+    required: true
+  name:
+    description: Name of the object; of O(manifest) when not given.
+    type: str
+  manifest:
+    description: The object to apply. Secrets are refused, and so is what looks like one.
+    type: dict
+  replicas:
+    description: How many, with V(scale).
+    type: int
+  label_selector:
+    description: Which objects to V(list).
+    type: str
+  nonce:
+    description: Any text, to tell a request from another that asks the same.
+    type: str
+  token_file:
+    description: Path of the owner's seal token (scope owner), mode 0600. It is read from nowhere else.
+    type: path
+  wait_s:
+    description: Seconds to wait for the result.
+    type: float
+    default: 120.0
   priority:
     description: 0 to 10. From 8 on it may take a worker's reserved last slot.
     type: int
@@ -58,17 +84,14 @@ options:
     elements: str
     required: true
   chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
+    description: Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
     type: str
   timeout_s:
     description: Seconds one call may take.
     type: float
     default: 10.0
   key_file:
-    description:
-      - Path of the owner's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
-      - The key stays in this file and in the module's memory.
+    description: Path of the owner's wallet key (C(suiprivkey1...) or base64), mode 0600.
     type: path
     required: true
 attributes:
@@ -82,17 +105,19 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Ask the fleet to run a manifest
+- name: Have the fleet run a job
   sui_k8s_request:
-    payload: "{{ lookup('ansible.builtin.file', 'job.yaml') }}"
+    method: apply
+    resource: jobs
+    manifest: "{{ lookup('ansible.builtin.file', 'job.yaml') | from_yaml }}"
     deposit: "0.01"
+    token_file: ~/.k3s-daas/owner.seal
     package_id: "{{ package.package_id }}"
     registry_id: "{{ registry.registry_id }}"
     network: localnet
     endpoints: [http://127.0.0.1:9000]
     key_file: ~/.k3s-daas/owner.key
   delegate_to: localhost
-  register: asked
 """
 
 RETURN = r"""
@@ -107,10 +132,18 @@ candidates:
   type: list
   elements: str
   returned: success
-payload_hash:
-  description: SHA-256 of the payload in hex.
+body:
+  description: The body to the byte; without O(token_file) it is yours to post.
   type: str
   returned: success
+status:
+  description: What the master says of the request, without its result.
+  type: dict
+  returned: with O(token_file), outside of check mode
+result:
+  description: The result, whose hash is on-chain; C(object), C(items) or C(log) holds what was asked for.
+  type: dict
+  returned: with O(token_file), outside of check mode, when the request is completed
 preview:
   description:
     - What the operator agrees to, also in check mode. C(summary) says it in sentences, the rest in figures,
@@ -129,8 +162,7 @@ gas_mist:
   returned: success
 """
 
-import hashlib
-import re
+import contextlib
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.k3s_daas_chain import (
@@ -146,57 +178,77 @@ from ansible.module_utils.k3s_daas_chain import (
 )
 
 try:
-    from k3s_daas.registry import RequestScheduled, parse_event
     from k3s_daas.registry.render import to_json
     from k3s_daas.registry.requests import plan_request
+    from k3s_daas.requests.client import RequestsApi, finished, read_token
+    from k3s_daas.requests.policy import Policy
+    from k3s_daas.requests.schema import encode, parse, payload_hash
+    from k3s_daas.requests.submit import scheduled
+    from k3s_daas.tenancy import tenant_namespace
     from k3s_daas.units import parse_sui
 except ImportError:
     pass  # run() reports it
 
 
-def hash_of(module):
-    payload, given = module.params["payload"], module.params["payload_hash"]
-    if payload is not None:
-        return hashlib.sha256(payload.encode()).digest()
-    if not re.fullmatch("[0-9a-fA-F]{64}", given):
-        raise Refused(f"Found a payload_hash of {len(given)} characters, wanted a SHA-256: 64 hex digits.")
-    return bytes.fromhex(given)
+METHODS = ["get", "list", "apply", "delete", "scale", "logs"]
+TEXTS = ("name", "label_selector", "nonce")
+
+
+def body_of(params):
+    fields = {key: params[key] for key in ("method", "resource", "replicas", *TEXTS)}
+    metadata = (params["manifest"] or {}).get("metadata")
+    if fields["name"] is None and isinstance(metadata, dict):
+        fields["name"] = metadata.get("name")
+    return encode(payload=params["manifest"], **fields)
 
 
 async def work(module):
-    payload_hash, deposit = hash_of(module), parse_sui(module.params["deposit"])
+    params = module.params
+    body, deposit = body_of(params), parse_sui(params["deposit"])
     if not registry_ids(module, "package_id", "registry_id"):
         raise Refused("Nobody serves requests in a registry that would only be created by this run.")
-    async with await connect(module) as chain:
-        registry = open_registry(module, chain)
-        wanted = (payload_hash, module.params["priority"], deposit, module.params["candidates"])
+    token = read_token(params["token_file"]) if params["token_file"] else None
+    async with await connect(module) as chain, contextlib.AsyncExitStack() as stack:
+        registry, api = open_registry(module, chain), None
+        Policy().check(parse(body), tenant_namespace(chain.require_address()))
+        wanted = (payload_hash(body), params["priority"], deposit, params["candidates"])
         known, candidates, operation = await plan_request(registry, *wanted)
+        if token is not None and not module.check_mode:
+            api = await stack.enter_async_context(await RequestsApi.connect(registry, token))
+            await api.greet()
         result, events = await perform(module, chain, operation)
-        parsed = [parse_event(event, registry.deployment) for event in events]
-        made = next((event for event in parsed if isinstance(event, RequestScheduled)), known)
+        made = scheduled(events, registry.deployment) or known
+        if api is not None:
+            served = await finished(registry, api, made.request_id, body, params["wait_s"])
+            result["status"], result["result"] = served
         request = to_json(made)
         return result | {
             "request": request,
             "candidates": candidates,
-            "payload_hash": payload_hash.hex(),
+            "body": body.decode(),
             "diff": {"before": to_json(known) or {}, "after": request},
         }
 
 
 def main():
-    spec = {
-        "payload": {"type": "str"},
-        "payload_hash": {"type": "str"},
-        "priority": {"type": "int", "default": 5},
-        "deposit": {"type": "str", "required": True},
-        "candidates": {"type": "list", "elements": "str"},
-    }
-    module = AnsibleModule(
-        argument_spec=spec | CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC,
-        required_one_of=[("payload", "payload_hash")],
-        mutually_exclusive=[("payload", "payload_hash")],
-        supports_check_mode=True,
+    spec = (
+        CONNECTION_SPEC
+        | KEY_SPEC
+        | REGISTRY_SPEC
+        | {key: {"type": "str"} for key in TEXTS}
+        | {
+            "method": {"type": "str", "choices": METHODS, "required": True},
+            "resource": {"type": "str", "required": True},
+            "manifest": {"type": "dict"},
+            "replicas": {"type": "int"},
+            "token_file": {"type": "path", "no_log": False},
+            "wait_s": {"type": "float", "default": 120.0},
+            "priority": {"type": "int", "default": 5},
+            "deposit": {"type": "str", "required": True},
+            "candidates": {"type": "list", "elements": "str"},
+        }
     )
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     run(module, work)
 
 

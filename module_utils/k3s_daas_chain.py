@@ -20,6 +20,7 @@ try:
     from k3s_daas.chain.bcs import normalize_address
     from k3s_daas.registry import Deployment, Registry
     from k3s_daas.registry.operation import carry_out, estimate
+    from k3s_daas.requests.client import RequestError
 
     IMPORT_ERROR = None
 except ImportError:  # pragma: no cover - seen only on a control node without the package
@@ -115,7 +116,7 @@ def run(module: AnsibleModule, work: Callable[[AnsibleModule], Awaitable[dict[st
         module.fail_json(msg=missing_required_lib("k3s-daas"), exception=IMPORT_ERROR)
     try:
         result = asyncio.run(_awaited(work, module))
-    except (Refused, ChainError, ValueError) as error:
+    except (Refused, ChainError, RequestError, ValueError) as error:
         module.fail_json(
             msg=str(error),
             error=type(error).__name__,

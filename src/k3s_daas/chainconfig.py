@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -81,6 +82,28 @@ def load_chain(path: Path) -> ChainConfig:
     """The chain part of any of our configuration files (watcher.json, master.json); raises InvalidConfig."""
     data = read(path)
     return parse(path, {key: data[key] for key in ChainConfig.model_fields if key in data}, ChainConfig)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that say which chain and registry; see `from_options`."""
+    parser.add_argument("--config", type=Path, help="master.json, watcher.json or the chain part of either")
+    parser.add_argument("--network", help="instead of --config, with the next three")
+    parser.add_argument("--endpoint", action="append", default=[], help="Sui endpoint; may be repeated")
+    parser.add_argument("--package-id")
+    parser.add_argument("--registry-id")
+
+
+def from_options(options: argparse.Namespace) -> ChainConfig:
+    """What those options say; raises InvalidConfig."""
+    if options.config is not None:
+        return load_chain(options.config)
+    given = {
+        "network": options.network,
+        "endpoints": options.endpoint,
+        "package_id": options.package_id,
+        "registry_id": options.registry_id,
+    }
+    return parse(Path("the command line"), {k: v for k, v in given.items() if v}, ChainConfig)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from k3s_daas import join
+from k3s_daas import chainconfig, join
 from k3s_daas.chain.errors import ChainError
-from k3s_daas.chainconfig import ChainConfig, InvalidConfig, load_chain, parse
+from k3s_daas.chainconfig import ChainConfig, InvalidConfig
 from k3s_daas.registry import Master, Registry, RegistryConfig, SealTokenRecord, Worker, WorkerStatus
 from k3s_daas.units import format_sui
 
@@ -58,11 +58,7 @@ class Report:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--config", type=Path, help="master.json, watcher.json or the chain part of either")
-    parser.add_argument("--network", help="instead of --config, with the next three")
-    parser.add_argument("--endpoint", action="append", default=[], help="Sui endpoint; may be repeated")
-    parser.add_argument("--package-id")
-    parser.add_argument("--registry-id")
+    chainconfig.add_arguments(parser)
     parser.add_argument("--kubeconfig", type=Path, help="also ask the cluster itself with this kubeconfig")
     parser.add_argument("--kubectl", default="kubectl", help="command to ask it with (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -71,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the status; 0 when every source could be read, 1 when one was missing, 10 without the chain."""
     try:
-        config = _config(options)
+        config = chainconfig.from_options(options)
         report = asyncio.run(gather(config, options.kubectl, options.kubeconfig))
     except InvalidConfig as error:
         print(f"k3s-daas status: {error}", file=sys.stderr)
@@ -84,18 +80,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_table(report)
     return INCOMPLETE if report.problems else OK
-
-
-def _config(options: argparse.Namespace) -> ChainConfig:
-    if options.config is not None:
-        return load_chain(options.config)
-    given = {
-        "network": options.network,
-        "endpoints": options.endpoint,
-        "package_id": options.package_id,
-        "registry_id": options.registry_id,
-    }
-    return parse(Path("the command line"), {k: v for k, v in given.items() if v}, ChainConfig)
 
 
 async def gather(config: ChainConfig, kubectl: str = "kubectl", kubeconfig: Path | None = None) -> Report:

@@ -1,21 +1,38 @@
-"""sui_k8s_request: submitted once, to the best worker, with the deposit it costs."""
+"""sui_k8s_request: submitted once, to the best worker, with the deposit it costs; served, with its result."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from k3s_daas import seal
 from k3s_daas.registry import Registry, WorkerStatus
 from k3s_daas.registry.requests import candidates_of
+from k3s_daas.requests.schema import encode
+from k3s_daas.tenancy import tenant_namespace
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "master" / "requests"))
+from live_master import LiveMaster, live_master
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SUI = 1_000_000_000
+DAY_MS = 86_400_000
+ASKED = {"method": "list", "resource": "pods", "deposit": "0.01"}
 
 
 def worker(node_id: str) -> dict[str, str]:
     return {"node_id": node_id, "commitment": hashlib.sha256(node_id.encode()).hexdigest()}
+
+
+def configmap(**data: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"}, "data": data}
 
 
 @pytest.fixture
@@ -33,11 +50,78 @@ def working(fleet: Any, new_wallet: Any) -> Any:
     return make
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def served(working: Any, live_net: Any, tmp_path: Path) -> AsyncIterator[tuple[Any, LiveMaster, Path]]:
+    """(the owner's fleet, its running master, the owner's token file)."""
+    fleet, of_master = await working("a")
+    token, path = seal.make(), tmp_path / "owner.seal"
+    path.touch(0o600)
+    path.write_text(token + "\n")
+    expires = await fleet.registry.clock_ms() + 90 * DAY_MS
+    await fleet.registry.create_owner_token(seal.commitment(token), expires)
+    (tmp_path / "master").mkdir()
+    async with live_master(tmp_path / "master", fleet.registry, of_master.chain, live_net.url) as master:
+        await of_master.set_statuses({"a": WorkerStatus.BUSY})
+        await of_master.set_statuses({"a": WorkerStatus.ACTIVE})
+        yield fleet, master, path
+
+
+async def test_an_owner_has_something_applied_and_gets_its_result(served: Any) -> None:
+    fleet, master, token = served
+    asked = {
+        "method": "apply",
+        "resource": "configmaps",
+        "manifest": configmap(greeting="hello"),
+        "deposit": "0.01",
+        "token_file": str(token),
+    }
+    planned = await fleet("sui_k8s_request", check=True, **asked)
+    assert (planned["changed"], planned["digests"], "result" in planned) == (True, [], False), planned
+    assert master.kube.calls == [], "check mode asks for nothing"
+    assert await fleet.registry.open_requests() == []
+    done = await fleet("sui_k8s_request", **asked)
+    assert not done["failed"], done
+    owner = fleet.chain.address
+    made = master.kube.get("configmaps", "web", owner)
+    assert made is not None
+    assert made["data"] == {"greeting": "hello"}
+    assert done["result"]["object"]["data"] == {"greeting": "hello"}
+    assert done["result"]["namespace"] == tenant_namespace(owner)
+    assert (done["status"]["status"], done["status"]["node_id"]) == ("succeeded", "a")
+    assert {call.user for call in master.kube.calls} == {owner}
+    assert token.read_text().strip() not in json.dumps(done)
+    (a,) = await fleet.registry.workers()
+    assert (a.rewards_mist, a.workload) == (SUI // 100, 0), "the worker has earned the deposit"
+    assert await fleet.registry.open_requests() == []
+
+
+async def test_what_comes_to_nothing_fails_and_says_why(served: Any, tmp_path: Path) -> None:
+    fleet, master, token = served
+    asked = {"method": "get", "resource": "pods", "name": "nobody", "deposit": "0.01"}
+    result = await fleet("sui_k8s_request", token_file=str(token), **asked)
+    assert "found status failed, wanted succeeded. NotFound" in result["msg"]
+    before = await fleet.sent()
+    stranger = tmp_path / "stranger.seal"
+    stranger.touch(0o600)
+    stranger.write_text("short")
+    result = await fleet("sui_k8s_request", token_file=str(stranger), **asked)
+    assert "seal token has 5 characters" in result["msg"]
+    stranger.chmod(0o644)
+    result = await fleet("sui_k8s_request", token_file=str(stranger), **asked)
+    assert "mode 0644" in result["msg"]
+    result = await fleet("sui_k8s_request", token_file=str(tmp_path / "none"), **asked)
+    assert "No such file" in result["msg"]
+    assert await fleet.sent() == before
+    await master.registry.appoint_master(master.chain.address, 0)  # another term: nothing is announced yet
+    result = await fleet("sui_k8s_request", token_file=str(token), **asked)
+    assert "wanted an https:// address" in result["msg"]
+    assert await fleet.registry.open_requests() == []
+
+
 async def test_a_request_is_submitted_once_while_it_is_open(working: Any) -> None:
     fleet, _ = await working("a", "b")
     assert await fleet.registry.open_requests() == []
-    asked = {"payload": "kind: Job", "deposit": "0.01"}
-    planned = await fleet("sui_k8s_request", check=True, **asked)
+    planned = await fleet("sui_k8s_request", check=True, **ASKED)
     assert (planned["changed"], planned["digests"]) == (True, []), planned
     assert planned["request"]["node_id"] == "a"
     assert planned["candidates"] == ["a", "b"]
@@ -45,19 +129,21 @@ async def test_a_request_is_submitted_once_while_it_is_open(working: Any) -> Non
     assert "deposit of 0.01 SUI is the worker's once the request is completed" in text
     assert "within 10 min" in text
     assert await fleet.registry.open_requests() == []
-    done = await fleet("sui_k8s_request", **asked)
+    done = await fleet("sui_k8s_request", **ASKED)
     assert (done["request"]["request_id"], done["request"]["node_id"]) == (1, "a")
-    assert done["payload_hash"] == hashlib.sha256(b"kind: Job").hexdigest()
+    assert done["body"] == encode(method="list", resource="pods").decode()
+    assert done["request"]["payload_hash"] == hashlib.sha256(done["body"].encode()).hexdigest()
     paid = planned["preview"]["balance_before_mist"] - await fleet.chain.balance(fleet.chain.address)
     assert paid == SUI // 100 + done["gas_mist"]
     (request,) = await fleet.registry.open_requests()
+    assert request == await fleet.registry.open_request(1)
+    assert await fleet.registry.open_request(2) is None
     assert (request.node_id, request.deposit_mist, request.priority) == ("a", SUI // 100, 5)
     before = await fleet.sent()
-    for same in (asked, {"payload_hash": done["payload_hash"], "deposit": "0.01"}):
-        again = await fleet("sui_k8s_request", **same)
-        assert (again["changed"], again["request"]["request_id"]) == (False, 1)
+    again = await fleet("sui_k8s_request", **ASKED)
+    assert (again["changed"], again["request"]["request_id"]) == (False, 1)
     assert await fleet.sent() == before
-    other = await fleet("sui_k8s_request", payload="kind: Pod", deposit="0.01")
+    other = await fleet("sui_k8s_request", nonce="2", **ASKED)
     assert (other["request"]["request_id"], other["request"]["node_id"]) == (2, "b")  # a has work now
 
 
@@ -67,10 +153,10 @@ async def test_the_best_candidates_are_those_of_the_contract(working: Any) -> No
     workers = await fleet.registry.workers()
     assert candidates_of(workers, 5) == ["a", "b"]
     assert candidates_of(workers, 8) == ["a", "b", "c"]
-    named = await fleet("sui_k8s_request", payload="x", deposit="0.01", candidates=["b"])
+    named = await fleet("sui_k8s_request", nonce="x", candidates=["b"], **ASKED)
     assert named["request"]["node_id"] == "b"
     assert candidates_of(await fleet.registry.workers(), 5) == ["a", "b"]
-    urgent = await fleet("sui_k8s_request", payload="y", deposit="0.01", candidates=["c"], priority=8)
+    urgent = await fleet("sui_k8s_request", nonce="y", candidates=["c"], priority=8, **ASKED)
     assert urgent["request"]["node_id"] == "c"
 
 
@@ -84,9 +170,11 @@ async def test_the_best_candidates_are_those_of_the_contract(working: Any) -> No
         ({"candidates": ["A"]}, "RFC 1123"),
         ({"candidates": [f"w{i}" for i in range(33)]}, "wanted 1 to 32"),
         ({"candidates": ["nobody"]}, "ENoAvailableWorkers"),
-        ({"payload": None, "payload_hash": "ab"}, "64 hex digits"),
-        ({"payload": None}, "one of the following is required"),
-        ({"payload_hash": "ab" * 32}, "mutually exclusive"),
+        ({"method": None}, "missing required arguments: method"),
+        ({"method": "exec"}, "value of method must be one of"),
+        ({"resource": "secrets"}, "resource 'secrets'"),
+        ({"name": "p"}, "list with a name"),
+        ({"method": "apply", "manifest": {"kind": "Secret"}, "name": "x"}, "kind 'Secret'"),
         ({"deposit": "1000"}, "Send at least"),
         ({"registry_id": ""}, "Only check mode plans"),
     ],
@@ -94,7 +182,7 @@ async def test_the_best_candidates_are_those_of_the_contract(working: Any) -> No
 async def test_refuses_before_anything_is_sent(working: Any, arguments: dict[str, Any], wrong: str) -> None:
     fleet, _ = await working("a")
     before = await fleet.sent()
-    result = await fleet("sui_k8s_request", **{"payload": "x", "deposit": "0.01"} | arguments)
+    result = await fleet("sui_k8s_request", **ASKED | arguments)
     assert result["failed"]
     assert wrong in result["msg"] + str(result.get("abort_name"))
     assert await fleet.sent() == before
@@ -106,12 +194,11 @@ async def test_only_owners_with_a_worker_in_service_ask_and_only_who_can_is_aske
     fleet, master = await working("a")
     stranger = await new_operator()
     stranger.ids = fleet.ids
-    asked = {"payload": "x", "deposit": "0.01"}
-    assert "Found no staked worker of" in (await stranger("sui_k8s_request", **asked))["msg"]
+    assert "Found no staked worker of" in (await stranger("sui_k8s_request", **ASKED))["msg"]
     await master.set_statuses({"a": WorkerStatus.OFFLINE})
-    assert "Found none of 1 workers active" in (await fleet("sui_k8s_request", **asked))["msg"]
+    assert "Found none of 1 workers active" in (await fleet("sui_k8s_request", **ASKED))["msg"]
     await fleet.registry.propose_slash("a", 4, bytes(32))
-    assert "Found no staked worker of" in (await fleet("sui_k8s_request", **asked))["msg"]
+    assert "Found no staked worker of" in (await fleet("sui_k8s_request", **ASKED))["msg"]
     stranger.ids = {"package_id": "", "registry_id": ""}
-    result = await stranger("sui_k8s_request", check=True, **asked)
+    result = await stranger("sui_k8s_request", check=True, **ASKED)
     assert "would only be created by this run" in result["msg"]
