@@ -221,35 +221,29 @@ async def work(module):
         if api is not None:
             served = await finished(registry, api, made.request_id, body, params["wait_s"])
             result["status"], result["result"] = served
-        request = to_json(made)
         return result | {
-            "request": request,
+            "request": to_json(made),
             "candidates": candidates,
             "body": body.decode(),
-            "diff": {"before": to_json(known) or {}, "after": request},
+            "diff": {"before": to_json(known) or {}, "after": to_json(made)},
         }
 
 
 def main():
-    spec = (
-        CONNECTION_SPEC
-        | KEY_SPEC
-        | REGISTRY_SPEC
-        | {key: {"type": "str"} for key in TEXTS}
-        | {
-            "method": {"type": "str", "choices": METHODS, "required": True},
-            "resource": {"type": "str", "required": True},
-            "manifest": {"type": "dict"},
-            "replicas": {"type": "int"},
-            "token_file": {"type": "path", "no_log": False},
-            "wait_s": {"type": "float", "default": 120.0},
-            "priority": {"type": "int", "default": 5},
-            "deposit": {"type": "str", "required": True},
-            "candidates": {"type": "list", "elements": "str"},
-        }
-    )
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
-    run(module, work)
+    texts = {key: {"type": "str"} for key in TEXTS}
+    spec = CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC | texts
+    spec |= {
+        "method": {"type": "str", "choices": METHODS, "required": True},
+        "resource": {"type": "str", "required": True},
+        "manifest": {"type": "dict"},
+        "replicas": {"type": "int"},
+        "token_file": {"type": "path", "no_log": False},
+        "wait_s": {"type": "float", "default": 120.0},
+        "priority": {"type": "int", "default": 5},
+        "deposit": {"type": "str", "required": True},
+        "candidates": {"type": "list", "elements": "str"},
+    }
+    run(AnsibleModule(argument_spec=spec, supports_check_mode=True), work)
 
 
 if __name__ == "__main__":
