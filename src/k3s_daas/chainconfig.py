@@ -84,17 +84,21 @@ def load_chain(path: Path) -> ChainConfig:
     return parse(path, {key: data[key] for key in ChainConfig.model_fields if key in data}, ChainConfig)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of a command that say which chain and registry; see `from_options`."""
+def add_chain_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a command that asks the chain."""
     parser.add_argument("--config", type=Path, help="master.json, watcher.json or the chain part of either")
     parser.add_argument("--network", help="instead of --config, with the next three")
     parser.add_argument("--endpoint", action="append", default=[], help="Sui endpoint; may be repeated")
     parser.add_argument("--package-id")
     parser.add_argument("--registry-id")
+    parser.add_argument("--original-package-id", help="of a package that was upgraded: its first version")
+    parser.add_argument(
+        "--chain-id", help="digest of the network's first checkpoint, to be sure of the network"
+    )
 
 
-def from_options(options: argparse.Namespace) -> ChainConfig:
-    """What those options say; raises InvalidConfig."""
+def chain_of(options: argparse.Namespace) -> ChainConfig:
+    """The chain that those options name. Raises InvalidConfig."""
     if options.config is not None:
         return load_chain(options.config)
     given = {
@@ -102,6 +106,8 @@ def from_options(options: argparse.Namespace) -> ChainConfig:
         "endpoints": options.endpoint,
         "package_id": options.package_id,
         "registry_id": options.registry_id,
+        "original_package_id": options.original_package_id,
+        "chain_id": options.chain_id,
     }
     return parse(Path("the command line"), {k: v for k, v in given.items() if v}, ChainConfig)
 

@@ -1,22 +1,36 @@
-"""`k3s-daas`: the command for people. `status` shows the fleet, `request` has something run on it."""
+"""`k3s-daas`: the command for people. `k3s-daas --help` lists what it can do."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from k3s_daas import status
-from k3s_daas.requests import command as request
+#: name → (module with add_arguments() and run(), one line of help). Only the one asked for is imported:
+#: kubectl runs `credential` with each of its commands, and the chain's library costs a second.
+COMMANDS = {
+    "status": ("k3s_daas.status", "one table from chain, master and cluster"),
+    "request": ("k3s_daas.requests.command", "have something run on the fleet"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code of the command; see `k3s_daas.status` and `k3s_daas.requests.command`."""
+    """Exit code of the command; see its module."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="k3s-daas", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    status.add_arguments(commands.add_parser("status", help="one table from chain, master and cluster"))
-    request.add_arguments(commands.add_parser("request", help="have something run on the fleet"))
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    module = None
+    for name, (where, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        if name == chosen:
+            module = import_module(where)
+            module.add_arguments(command)
     options = parser.parse_args(arguments)
-    return {"status": status.run, "request": request.run}[options.command](options)
+    assert module is not None, "the parser takes known commands only"
+    code: int = module.run(options)
+    return code
 
 
 if __name__ == "__main__":

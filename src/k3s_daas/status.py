@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from k3s_daas import chainconfig, join
+from k3s_daas import join
 from k3s_daas.chain.errors import ChainError
-from k3s_daas.chainconfig import ChainConfig, InvalidConfig
+from k3s_daas.chainconfig import ChainConfig, InvalidConfig, add_chain_arguments, chain_of
 from k3s_daas.registry import Master, Registry, RegistryConfig, SealTokenRecord, Worker, WorkerStatus
 from k3s_daas.units import format_sui
 
@@ -58,7 +58,7 @@ class Report:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    chainconfig.add_arguments(parser)
+    add_chain_arguments(parser)
     parser.add_argument("--kubeconfig", type=Path, help="also ask the cluster itself with this kubeconfig")
     parser.add_argument("--kubectl", default="kubectl", help="command to ask it with (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the status; 0 when every source could be read, 1 when one was missing, 10 without the chain."""
     try:
-        config = chainconfig.from_options(options)
+        config = chain_of(options)
         report = asyncio.run(gather(config, options.kubectl, options.kubeconfig))
     except InvalidConfig as error:
         print(f"k3s-daas status: {error}", file=sys.stderr)

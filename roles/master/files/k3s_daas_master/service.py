@@ -109,7 +109,7 @@ def assemble(
         index=index,
         view=view,
         store=store,
-        executor=Executor(OwnerApi(cluster.plain(), config.request_timeout_s)),
+        executor=Executor(OwnerApi(cluster.plain, config.request_timeout_s)),
         policy=policy,
         address=address,
         clock=clock,
