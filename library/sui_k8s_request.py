@@ -13,11 +13,10 @@ version_added: "0.1.0"
 description:
   - Submits a request with a deposit; the contract assigns it to the best of up to 32 candidate workers, who
     earns the deposit. Only the SHA-256 of what is asked goes on-chain.
-  - With O(token_file), also hands the request's body to the master, waits until it is over, and returns its
-    result, held against the hash on-chain. Fails when the request didn't succeed.
+  - With O(token_file), also hands the body to the master, waits, and returns the result, held against the
+    hash on-chain. Fails when the request didn't succeed. Needs a staked worker of the wallet.
   - What this wallet asked before, and is still open, is not submitted again. Once ended it is forgotten
     on-chain, so the same can be asked, and paid, once more.
-  - Needs a staked worker of the wallet. Runs on the control node, where k3s-daas is installed.
 options:
   method:
     description: What is asked, done as the owner and in the owner's namespace.
@@ -178,9 +177,10 @@ from ansible.module_utils.k3s_daas_chain import (
 )
 
 try:
+    from k3s_daas import tokenfile
     from k3s_daas.registry.render import to_json
     from k3s_daas.registry.requests import plan_request
-    from k3s_daas.requests.client import RequestsApi, finished, read_token
+    from k3s_daas.requests.client import RequestsApi, finished
     from k3s_daas.requests.policy import Policy
     from k3s_daas.requests.schema import encode, parse, payload_hash
     from k3s_daas.requests.submit import scheduled
@@ -207,20 +207,20 @@ async def work(module):
     body, deposit = body_of(params), parse_sui(params["deposit"])
     if not registry_ids(module, "package_id", "registry_id"):
         raise Refused("Nobody serves requests in a registry that would only be created by this run.")
-    token = read_token(params["token_file"]) if params["token_file"] else None
+    token = params["token_file"] and tokenfile.read(params["token_file"])
     async with await connect(module) as chain, contextlib.AsyncExitStack() as stack:
         registry, api = open_registry(module, chain), None
         Policy().check(parse(body), tenant_namespace(chain.require_address()))
         wanted = (payload_hash(body), params["priority"], deposit, params["candidates"])
         known, candidates, operation = await plan_request(registry, *wanted)
-        if token is not None and not module.check_mode:
+        if token and not module.check_mode:
             api = await stack.enter_async_context(await RequestsApi.connect(registry, token))
             await api.greet()
         result, events = await perform(module, chain, operation)
         made = scheduled(events, registry.deployment) or known
         if api is not None:
-            served = await finished(registry, api, made.request_id, body, params["wait_s"])
-            result["status"], result["result"] = served
+            served = finished(registry, api, made.request_id, body, params["wait_s"])
+            result["status"], result["result"] = await served
         return result | {
             "request": to_json(made),
             "candidates": candidates,

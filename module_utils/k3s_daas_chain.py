@@ -21,6 +21,7 @@ try:
     from k3s_daas.registry import Deployment, Registry
     from k3s_daas.registry.operation import carry_out, estimate
     from k3s_daas.requests.client import RequestError
+    from k3s_daas.tokenfile import UnusableToken
 
     IMPORT_ERROR = None
 except ImportError:  # pragma: no cover - seen only on a control node without the package
@@ -116,7 +117,7 @@ def run(module: AnsibleModule, work: Callable[[AnsibleModule], Awaitable[dict[st
         module.fail_json(msg=missing_required_lib("k3s-daas"), exception=IMPORT_ERROR)
     try:
         result = asyncio.run(_awaited(work, module))
-    except (Refused, ChainError, RequestError, ValueError) as error:
+    except (Refused, ChainError, RequestError, UnusableToken, ValueError) as error:
         module.fail_json(
             msg=str(error),
             error=type(error).__name__,

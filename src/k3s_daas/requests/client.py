@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import ssl
-import stat
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
 
-from k3s_daas import join, logs, seal
+from k3s_daas import join, logs
 from k3s_daas.registry.client import Registry
 from k3s_daas.registry.events import RequestCompleted, parse_event
 from k3s_daas.requests.schema import payload_hash
@@ -52,29 +49,6 @@ class MasterRefused(RequestError):
 
 class ResultMismatch(RequestError):
     """The master's result isn't the one whose hash is on-chain."""
-
-
-def read_token(path: Path) -> str:
-    """The owner's seal token in a file that only its user can read. RequestError never holds any of it."""
-    wanted = "wanted an owner's seal token in a file with mode 0600 (module sui_seal_token, scope owner)"
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise RequestError(f"Token file {path}: {error.strerror}; {wanted}.") from None
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) or mode & 0o077:
-            raise RequestError(
-                f"Token file {path} has mode {stat.S_IMODE(mode):04o} or is no file; {wanted}. Others may "
-                "have read the token: rotate it."
-            )
-        text = os.read(descriptor, 4096).decode("utf-8", "replace")
-    finally:
-        os.close(descriptor)
-    try:
-        return seal.parse(text)
-    except seal.InvalidSealToken as error:
-        raise RequestError(f"Token file {path}: {error}") from None
 
 
 class RequestsApi:

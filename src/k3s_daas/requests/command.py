@@ -14,15 +14,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from k3s_daas import tokenfile
 from k3s_daas.chain.errors import ChainError
 from k3s_daas.chain.keys import Key
 from k3s_daas.chainconfig import ChainConfig, InvalidConfig, add_chain_arguments, chain_of
 from k3s_daas.registry import Registry
-from k3s_daas.requests.client import OVER, RequestError, RequestsApi, checked_result, read_token
+from k3s_daas.requests.client import OVER, RequestError, RequestsApi, checked_result
 from k3s_daas.requests.policy import Policy
 from k3s_daas.requests.schema import MAX_BODY_BYTES, NotAllowed, encode, parse
 from k3s_daas.requests.submit import Submission, plan, send
 from k3s_daas.tenancy import tenant_namespace
+from k3s_daas.tokenfile import UnusableToken
 from k3s_daas.units import InvalidAmount, parse_sui
 
 OK, NOT_SUCCEEDED, CHAIN_UNREADABLE, MASTER, CONFIG = 0, 1, 10, 11, 78
@@ -75,7 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _common(parser: argparse.ArgumentParser) -> None:
     add_chain_arguments(parser)
     parser.add_argument(
-        "--token-file", type=Path, required=True, help="the owner's seal token (scope owner), mode 0600"
+        "--token-file",
+        type=Path,
+        default=tokenfile.DEFAULT,
+        help="the owner's seal token (scope owner), mode 0600 (default: %(default)s)",
     )
 
 
@@ -84,10 +89,10 @@ def run(options: argparse.Namespace) -> int:
     mistake in the command."""
     try:
         config = chain_of(options)
-        token = read_token(options.token_file)
+        token = tokenfile.read(options.token_file.expanduser())
         action = {"submit": _submit, "status": _status, "result": _result}[options.action]
         return asyncio.run(action(options, config, token))
-    except (InvalidConfig, InvalidAmount, NotAllowed) as error:
+    except (InvalidConfig, InvalidAmount, NotAllowed, UnusableToken) as error:
         code, text = CONFIG, str(error)
     except ChainError as error:
         code, text = CHAIN_UNREADABLE, str(error)

@@ -165,6 +165,9 @@ class Call:
 
     @property
     def dry(self) -> bool:
+        # As the API server has it: the options of a DELETE come from its body, if there is one.
+        if self.method == "DELETE" and self.body:
+            return self.body.get("dryRun") == ["All"]
         return self.query.get("dryRun") == "All"
 
 

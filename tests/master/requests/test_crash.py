@@ -64,14 +64,12 @@ class World:
         self.kill_at = self.points + self.kills.pop(0) if self.kills else None
         self.store = Store(self.folder)
         self.index, self.view = TokenIndex(), ChainView(self.clock, chain_may_lead=True)
-        api = OwnerApi(
-            lambda: httpx2.AsyncClient(
-                transport=httpx2.ASGITransport(app=self.kube.app()),
-                base_url="https://kube",
-                headers={"Authorization": "Bearer admin"},
-            ),
-            5.0,
+        client = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=self.kube.app()),
+            base_url="https://kube",
+            headers={"Authorization": "Bearer admin"},
         )
+        api = OwnerApi(lambda: client, 5.0)
         policy = Policy()
         common: dict[str, Any] = {
             "index": self.index,
@@ -91,9 +89,9 @@ class World:
         self.intake = RequestIntake(rows=self.store.requests, on_body=self.requests.wake, **common)
         send, step = api._send, self.store.requests._step
 
-        async def sent(request: Any) -> Any:
+        async def sent(*arguments: Any) -> Any:
             self.point()
-            answer = await send(request)
+            answer = await send(*arguments)
             self.point()
             if self.points == self.lose_at:
                 raise httpx2.ReadError("cut off")

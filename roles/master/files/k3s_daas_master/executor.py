@@ -112,21 +112,11 @@ class Executor:
     # -- calls --------------------------------------------------------------------------------------------
 
     async def _write(self, work: Work, seen: dict[str, Any], *, rehearsal: bool = False) -> Answer:
-        params = {"dryRun": "All"} if rehearsal else {}
         uid = seen.get("uid")
         envelope, owner = work.envelope, work.owner
         if envelope.method == "delete":
-            options: dict[str, Any] = {"propagationPolicy": "Background"}
-            if not (rehearsal or uid):
-                # Not there when it was looked for: what somebody makes now isn't what was to be deleted.
-                found = await self._api.call(owner, "GET", work.path())
-                if found.ok:
-                    raise NotExecuted("the object was made meanwhile")
-                return found
-            if uid:
-                options["preconditions"] = {"uid": uid}
-            body = {"apiVersion": "v1", "kind": "DeleteOptions", **options}
-            return await self._api.call(owner, "DELETE", work.path(), params=params, body=body)
+            return await self._delete(work, uid, rehearsal=rehearsal)
+        params = {"dryRun": "All"} if rehearsal else {}
         params["fieldManager"] = work.manager
         lock = {"uid": uid} if uid else {}
         if envelope.method == "scale":
@@ -147,6 +137,25 @@ class Executor:
             body=made,
             content_type="application/apply-patch+yaml",
         )
+
+    async def _delete(self, work: Work, uid: object, *, rehearsal: bool) -> Answer:
+        options: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+        }
+        if rehearsal:
+            # Here and not in the query, which the API server doesn't read when there is a body.
+            options["dryRun"] = ["All"]
+        elif uid:
+            options["preconditions"] = {"uid": uid}
+        else:
+            # Not there when it was looked for: what somebody makes now isn't what was to be deleted.
+            found = await self._api.call(work.owner, "GET", work.path())
+            if found.ok:
+                raise NotExecuted("the object was made meanwhile")
+            return found
+        return await self._api.call(work.owner, "DELETE", work.path(), body=options)
 
     async def _read(self, work: Work) -> Answer:
         envelope = work.envelope

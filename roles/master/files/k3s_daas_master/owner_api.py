@@ -60,7 +60,8 @@ class Answer:
 
 
 class OwnerApi:
-    """`client` gives a connection with the master's own narrow identity, which may impersonate owners."""
+    """`client` gives the connection of the moment, with the master's own identity, which may impersonate
+    owners: it is asked for with each call, because that identity is renewed."""
 
     def __init__(self, client: Callable[[], httpx2.AsyncClient], timeout_s: float) -> None:
         self._client = client
@@ -83,10 +84,11 @@ class OwnerApi:
         if body is not None:
             headers.append(("Content-Type", content_type))
             content = json.dumps(body).encode()
-        request = self._client().build_request(method, path, params=params, headers=headers, content=content)
+        client = self._client()
+        request = client.build_request(method, path, params=params, headers=headers, content=content)
         try:
             async with asyncio.timeout(self._timeout_s):
-                status, kind, raw = await self._send(request)
+                status, kind, raw = await self._send(client, request)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             raise NotExecuted(f"{method} {path}: {error or type(error).__name__}") from None
         except (httpx2.HTTPError, OSError, TimeoutError) as error:
@@ -99,8 +101,10 @@ class OwnerApi:
             raise NotExecuted(f"{method} {path}: {status}, {answer.message()}")
         return answer
 
-    async def _send(self, request: httpx2.Request) -> tuple[int, str, bytes | None]:
-        response = await self._client().send(request, stream=True)
+    async def _send(
+        self, client: httpx2.AsyncClient, request: httpx2.Request
+    ) -> tuple[int, str, bytes | None]:
+        response = await client.send(request, stream=True)
         try:
             raw = b""
             async for chunk in response.aiter_bytes():
