@@ -25,10 +25,12 @@ import pytest_asyncio
 import yaml
 from lightkube import Client
 from lightkube.config.kubeconfig import KubeConfig
-from lightkube.resources.core_v1 import Secret
+from lightkube.resources.core_v1 import Namespace, Secret
+from lightkube.resources.rbac_authorization_v1 import ClusterRole
 
 from k3s_daas import join, seal
 from k3s_daas.registry import StakeRequest, WorkerStatus
+from k3s_daas.tenancy import tenant_namespace
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.store import Store
 
@@ -37,6 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SUI = 1_000_000_000
 DAY_MS = 86_400_000
 STANDIN = Path(__file__).parents[2] / "molecule" / "resources" / "standin" / "k3s"
+MANIFESTS = Path(__file__).parents[2] / "roles" / "k3s_server" / "files"
 
 
 def free_port() -> int:
@@ -103,6 +106,10 @@ class Stage:
         return self.processes[-1]
 
     async def start_k3s(self) -> None:
+        manifests = self.root / "var/lib/rancher/k3s/server/manifests"
+        manifests.mkdir(parents=True, exist_ok=True)
+        for name in ("rbac.yaml", "admission.yaml"):
+            (manifests / name).write_text((MANIFESTS / name).read_text())
         kubeconfig = self.root / "token-review.kubeconfig"
         url = f"http://127.0.0.1:{self.webhook_port}/token-review"
         kubeconfig.write_text(
@@ -135,6 +142,7 @@ class Stage:
         )
         await server.ready()
         self.kubeconfig = self.root / "etc/rancher/k3s/k3s.yaml"
+        self.master_kubeconfig = self.root / "master.kubeconfig"
         self.api_server = yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
         self.tls = self.root / "var/lib/rancher/k3s/server/tls"
         self.cluster = Cluster(KubeConfig.from_file(self.kubeconfig))
@@ -179,7 +187,7 @@ class Stage:
             "webhook_listen": f"127.0.0.1:{self.webhook_port}",
             "endpoint": f"https://127.0.0.1:{self.port}",
             "api_server": self.api_server,
-            "kubeconfig": str(self.kubeconfig),
+            "kubeconfig": str(self.master_kubeconfig),
             "key_file": str(state / "sui.key"),
             "state_dir": str(state),
             "tls_cert": str(self.root / "tls/server.crt"),
@@ -286,6 +294,9 @@ async def stage(tmp_path: Path, new_registry: Any, live_net: Any) -> AsyncIterat
         await stage.registry.appoint_master(made["address"], SUI)
         ca = ["--ca-cert", str(stage.tls / "server-ca.crt"), "--ca-key", str(stage.tls / "server-ca.key")]
         await stage.command("issue-certificate", *ca, "--out", str(tmp_path / "tls"), "--san", "127.0.0.1")
+        ca = ["--ca-cert", str(stage.tls / "client-ca.crt"), "--ca-key", str(stage.tls / "client-ca.key")]
+        ca += ["--server-ca", str(stage.tls / "server-ca.crt"), "--server", stage.api_server]
+        await stage.command("issue-kubeconfig", *ca, "--out", str(stage.master_kubeconfig))
         yield stage
     finally:
         for process in reversed(stage.processes):
@@ -308,6 +319,16 @@ async def test_a_worker_comes_and_is_slashed_while_another_stays(stage: Stage) -
         return not await stage.cluster.bootstrap_tokens()
 
     await stage.until(no_bootstrap_token)
+    owner = stage.registry.chain.address
+    admin = Client(config=KubeConfig.from_file(stage.kubeconfig))
+    home = admin.get(Namespace, tenant_namespace(owner))
+    assert home.metadata.annotations["k3s-daas/owner"] == owner
+
+    async def may_read(*nodes: str) -> bool:
+        role = admin.get(ClusterRole, f"k3s-daas:owner:{owner[2:42]}")
+        return tuple(role.rules[0].resourceNames) == nodes
+
+    await stage.until(lambda: may_read("worker-1", "worker-2"))
     rows = (await stage.api.get("/api/v1/workers")).json()["workers"]
     assert [(r["node_id"], r["status"], r["node_ready"]) for r in rows] == [
         ("worker-1", "active", True),
@@ -324,6 +345,7 @@ async def test_a_worker_comes_and_is_slashed_while_another_stays(stage: Stage) -
         return refused and gone and finished and password is not None and password.locked
 
     await stage.until(removed)
+    await stage.until(lambda: may_read("worker-1"))
     refused = await stage.post("/api/v1/register-worker", goes, "worker-2")
     assert refused.json()["error"]["code"] == "worker_slashed"
     kube = Client(config=KubeConfig.from_file(stage.kubeconfig), namespace="kube-system")
@@ -486,12 +508,12 @@ async def test_what_is_missing_or_wrong_is_named_without_a_traceback(stage: Stag
     assert "issue-certificate" in await refused()
     (stage.root / "server.key").rename(stage.root / "tls/server.key")
 
-    stage.kubeconfig.rename(stage.root / "kubeconfig")
-    stage.kubeconfig.write_text("apiVersion: v1\nusers: [{name: x, user: {token: hunter2}}]\n")
+    stage.master_kubeconfig.rename(stage.root / "kept")
+    stage.master_kubeconfig.write_text("apiVersion: v1\nusers: [{name: x, user: {token: hunter2}}]\n")
     said = await refused()
     assert "issue-kubeconfig" in said
     assert "hunter2" not in said
-    (stage.root / "kubeconfig").rename(stage.kubeconfig)
+    (stage.root / "kept").rename(stage.master_kubeconfig)
 
     (stage.root / "state/sui.key").unlink()
     assert "sui.key" in await refused()
