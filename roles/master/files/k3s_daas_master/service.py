@@ -33,6 +33,7 @@ from k3s_daas_master.http import MAX_BODY_BYTES, api_app, webhook_app
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
+from k3s_daas_master.nodewatch import NodeWatch
 from k3s_daas_master.policy import Policy, Proposes
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
@@ -150,6 +151,7 @@ def assemble(
         bootstrap_ttl_ms=int(config.bootstrap_ttl_s * 1000),
         clock=clock,
     )
+    node_watch = NodeWatch(cluster, fleet.wake)
     state = State(
         config=config,
         index=index,
@@ -159,6 +161,7 @@ def assemble(
         follower=follower,
         fleet=fleet,
         remover=remover,
+        node_watch=node_watch,
         registrar=registrar,
         heartbeats=heartbeats,
         gas=gas,
@@ -281,6 +284,7 @@ async def serve_state(
         "follower": state.follower.run(),
         "fleet": state.fleet.run(config.reconcile_s),
         "removals": state.remover.run(),
+        "nodes": state.node_watch.run(),
         "slashing": state.policy.run(),
         "watchdog": watchdog(),
         "stop": stopped(),

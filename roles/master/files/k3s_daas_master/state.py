@@ -14,6 +14,7 @@ from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.nodewatch import NodeWatch
 from k3s_daas_master.policy import Policy
 from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
@@ -34,6 +35,7 @@ class State:
     follower: Follower
     fleet: Fleet
     remover: Remover
+    node_watch: NodeWatch
     registrar: Registrar
     heartbeats: Heartbeats
     gas: GasWatch
