@@ -53,6 +53,7 @@ _SECRET_FIELDS = frozenset(
 # has the query string, "uvicorn.error" its start and end; the last four are pysui's.
 _LOUD = (
     "httpx",
+    "httpx2",
     "httpcore",
     "uvicorn.access",
     "uvicorn.error",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import Any
 
@@ -511,3 +512,19 @@ async def test_a_step_that_breaks_does_not_stop_the_others(
     await turn(bench)
     assert status_of(bench) == "active"
     assert "ZeroDivisionError" in bench.state.fleet.problems["jailed"]
+
+
+async def test_a_node_without_its_first_lease_is_looked_at_again_at_once(bench: Any) -> None:
+    token = await staked(bench)
+    await bench.beat(token, "worker-1")
+    bench.kube.add_node("worker-1")
+    del bench.kube.leases["worker-1"]
+    task = asyncio.create_task(bench.state.fleet.run(3600))
+    async with asyncio.timeout(10):
+        while bench.state.fleet.passes < 3:
+            await asyncio.sleep(0.01)
+        bench.kube.renew("worker-1")
+        while status_of(bench) != "active":
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

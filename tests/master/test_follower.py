@@ -11,10 +11,10 @@ import pytest
 
 from k3s_daas.chain import ChainUnreachable, CheckpointEvents, Event, ForkedChain, ReplayGap
 from k3s_daas.registry import WorkerStatus
-from k3s_daas_master.follower import Follower
+from k3s_daas_master.follower import Follower, mark_of
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.index import TokenIndex
-from k3s_daas_master.store import Store
+from k3s_daas_master.store import MARKS, Store
 
 
 async def until(condition: Any) -> None:
@@ -200,8 +200,11 @@ async def test_duplicates_are_dropped(chain: Any, clock: Any, deployment: Any, t
     twice = CheckpointEvents(101, clock.ms, [*events, *events])
     follower.take(twice, 100)
     assert follower.events == len(events)
+    handled = follower._store.handled()
+    assert handled == (len(events), sum(map(mark_of, events)) % MARKS)
     follower.take(twice, 100)
     assert follower.events == len(events), "the checkpoint was taken in already"
+    assert follower._store.handled() == handled
     assert follower._index.find(token) is not None
 
 
@@ -250,6 +253,7 @@ async def test_cursor_and_effect_are_committed_together(
     monkeypatch.undo()
     assert store.open_removals() == []
     assert store.cursor() is None
+    assert store.handled() == (0, 0)
     follower.take(slashed, 100)
     assert store.open_removals() == ["worker-1"]
     assert store.cursor() == slashed.sequence

@@ -369,6 +369,21 @@ async def test_a_worker_comes_and_is_slashed_while_another_stays(stage: Stage) -
         assert secret.encode() not in everything
 
 
+async def test_a_node_that_gets_ready_is_noticed_without_a_turn_of_the_clock(stage: Stage) -> None:
+    path = stage.root / "master.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reconcile_s": 3600}))
+    await stage.start_master()
+    token = await stage.stake("worker-1")
+    answer = await stage.register(token, "worker-1")
+    assert (await stage.post("/api/v1/nodes/heartbeat", token, "worker-1")).status_code == 200
+    await (await stage.start_agent("worker-1", answer)).ready()
+
+    async def active() -> bool:
+        return await stage.status("worker-1") is WorkerStatus.ACTIVE
+
+    await stage.until(active)
+
+
 async def test_killed_and_started_again_it_goes_on(stage: Stage) -> None:
     master = await stage.start_master()
     token = await stage.bring_in("worker-1")

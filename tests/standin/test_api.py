@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 from lightkube import Client
@@ -16,6 +17,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.models.rbac_v1 import PolicyRule, RoleRef, Subject
 from lightkube.resources.core_v1 import Node, Pod, Secret
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
+from lightkube.types import PatchType
 
 Wait = Callable[..., Any]
 
@@ -145,6 +147,32 @@ def test_what_has_a_finalizer_is_only_marked_until_it_is_taken_off(kube: Client)
     kube.replace(found)
     with pytest.raises(ApiError, match="not found"):
         kube.get(Secret, "kept")
+
+
+def test_a_watch_tells_what_is_there_and_then_each_change(kube: Client) -> None:
+    kube.create(Node(metadata=ObjectMeta(name="w-1"), spec=NodeSpec()))
+    events = kube.watch(Node, server_timeout=20)
+    assert [(e, n.metadata.name) for e, n in [next(events)]] == [("ADDED", "w-1")]
+    kube.create(Secret(metadata=ObjectMeta(name="other", namespace="default")))
+    kube.patch(Node, "w-1", {"spec": {"unschedulable": True}}, patch_type=PatchType.MERGE)
+    event, node = next(events)
+    assert (event, node.spec.unschedulable) == ("MODIFIED", True)
+    kube.delete(Node, "w-1")
+    assert next(events)[0] == "DELETED"
+    kube.create(Node(metadata=ObjectMeta(name="w-2"), spec=NodeSpec()))
+    later = kube.watch(Node, server_timeout=1, resource_version=node.metadata.resourceVersion)
+    assert [(e, n.metadata.name) for e, n in (next(later), next(later))] == [
+        ("DELETED", "w-1"),
+        ("ADDED", "w-2"),
+    ]
+    kube.delete(Node, "w-2")
+
+
+def test_a_watch_from_too_long_ago_is_told_so(kube: Client) -> None:
+    for number in range(65):
+        kube.create(Secret(metadata=ObjectMeta(name=f"s-{number}", namespace="default")))
+    with pytest.raises(httpx2.HTTPStatusError, match="410"):
+        next(kube.watch(Node, resource_version="1"))
 
 
 def test_a_stale_write_conflicts(kube: Client) -> None:

@@ -6,10 +6,12 @@ they are parsed), so they can be put into paths and selectors.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import datetime as dt
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,11 @@ from k3s_daas.join import (
     NODE_PASSWORD_SECRET_TYPE,
     node_password_secret_name,
 )
+
+# The API server ends a watch after so many seconds, and the client goes on with a new one.
+_WATCH_S = 240
+# Longer than any kubelet is silent about its node.
+_SILENT_S = 900.0
 
 SYSTEM = "kube-system"
 LEASES = "kube-node-lease"
@@ -219,6 +226,21 @@ class Cluster:
                 if (view := _node_view(node, renewed))
             }
         return {}
+
+    async def watch_nodes(self) -> AsyncIterator[tuple[str, bool]]:
+        """(name, Ready) of every node that is there, then of each that changes; a deleted one isn't Ready.
+
+        Ends by raising ClusterError: when the API server goes, refuses, or says nothing for 15 minutes.
+        """
+        with calls("watch nodes") as outcome:
+            events: Any = self._client.watch(Node, server_timeout=_WATCH_S)
+            async with contextlib.aclosing(events):
+                while (change := await asyncio.wait_for(anext(events, None), _SILENT_S)) is not None:
+                    event, node = change
+                    view = _node_view(node, {})
+                    if view is not None:
+                        yield view.name, view.ready and event != "DELETED"
+        raise ClusterError(f"watch nodes: {'there is no such resource' if outcome.missing else 'it ended'}")
 
     async def cordon(self, node_id: str) -> bool:
         """Make the node take no new pods; False when there is no such node."""

@@ -116,6 +116,8 @@ class Fleet:
             # However often it is woken (a heartbeat of a pending worker does), the cluster gets its rest.
             rest = min(_REST_S, every_s)
             await asyncio.sleep(rest)
+            if self._statuses.nearly(self.nodes, self._heartbeats.last_ms):
+                continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), every_s - rest)
 
@@ -127,9 +129,10 @@ class Fleet:
             await self._step("gas", self._gas.look)
             await self._step("announcement", self._announce)
             if await self._step("nodes", self._look_at_nodes):
+                # First, because somebody waits for it.
+                await self._step("statuses", self._write_statuses)
                 await self._step("jailed", self._cordon_jailed)
                 await self._step("bootstrap_tokens", self._clear_bootstrap_tokens)
-                await self._step("statuses", self._write_statuses)
                 await self._step("drains", self._watch_drains)
             # Last: in a large fleet that is new to us it takes a while.
             await self._step("node_passwords", self._passwords.reconcile)

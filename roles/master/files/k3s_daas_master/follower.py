@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Protocol
@@ -18,6 +19,7 @@ from k3s_daas.chain import (
     ChainError,
     ChainUnreachable,
     CheckpointEvents,
+    Event,
     ForkedChain,
     MalformedRecord,
     ReplayGap,
@@ -172,19 +174,19 @@ class Follower:
 
         False when an event couldn't be read: the checkpoint is done with, and a new snapshot is needed.
         """
-        events, all_read = self._ours(batch)
+        events, mark, all_read = self._ours(batch)
         if batch.sequence > base:
             # The index first: a slashed worker's token is dead before anything else happens.
             for event in events:
                 self._index.apply(event)
         if self._cursor is None or batch.sequence > self._cursor:
-            self._effects(batch, events, now=bool(events) or not all_read)
+            self._effects(batch, events, mark, now=bool(events) or not all_read)
         self._view.seen(batch.sequence, batch.timestamp_ms)
         if events:
             self._on_change()
         return all_read
 
-    def _effects(self, batch: CheckpointEvents, events: list[RegistryEvent], *, now: bool) -> None:
+    def _effects(self, batch: CheckpointEvents, events: list[RegistryEvent], mark: int, *, now: bool) -> None:
         """Commit what the events ask for, and that they were seen, together."""
         if now or self._clock.monotonic() - self._committed_at >= _IDLE_COMMIT_S:
             with self._store.transaction():
@@ -192,14 +194,18 @@ class Follower:
                     if isinstance(event, WorkerSlashed):
                         self._store.request_removal(event.node_id, self._clock.now_ms())
                     self._on_event(event, batch.sequence)
+                if events:
+                    self._store.count_handled(len(events), mark)
                 self._store.set_cursor(batch.sequence, batch.digest)
             self._committed_at = self._clock.monotonic()
         self._cursor = batch.sequence
         self.events += len(events)
 
-    def _ours(self, batch: CheckpointEvents) -> tuple[list[RegistryEvent], bool]:
+    def _ours(self, batch: CheckpointEvents) -> tuple[list[RegistryEvent], int, bool]:
+        """(our registry's events, the sum of their marks, whether all could be read)."""
         seen: set[tuple[str, int]] = set()
         events: list[RegistryEvent] = []
+        mark = 0
         all_read = True
         for event in batch.events:
             if (event.digest, event.index) in seen:
@@ -213,7 +219,14 @@ class Follower:
                 continue
             if parsed is not None:
                 events.append(parsed)
+                mark += mark_of(event)
                 _log.info(
                     "chain event", kind=type(parsed).__name__, checkpoint=batch.sequence, digest=event.digest
                 )
-        return events, all_read
+        return events, mark, all_read
+
+
+def mark_of(event: Event) -> int:
+    """A number that tells one event from another; sums of them tell whether each was counted once."""
+    named = hashlib.sha256(f"{event.digest}:{event.index}".encode()).digest()
+    return int.from_bytes(named[:7], "big")

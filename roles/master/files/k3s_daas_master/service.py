@@ -36,6 +36,7 @@ from k3s_daas_master.http import MAX_BODY_BYTES, api_app
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
+from k3s_daas_master.nodewatch import NodeWatch
 from k3s_daas_master.operators import Operators, ReadsCap
 from k3s_daas_master.owner_api import OwnerApi
 from k3s_daas_master.policy import Policy, Proposes
@@ -192,6 +193,7 @@ def assemble(
         clock=clock,
     )
     operators = Operators(registry, config.operator_cap_id, clock)
+    node_watch = NodeWatch(cluster, fleet.wake)
     state = State(
         config=config,
         index=index,
@@ -203,6 +205,7 @@ def assemble(
         tenants=tenants,
         cluster=cluster,
         remover=remover,
+        node_watch=node_watch,
         registrar=registrar,
         heartbeats=heartbeats,
         operators=operators,
@@ -331,6 +334,7 @@ async def serve_state(
         "operators": state.operators.run(),
         "tenants": state.tenants.run(config.tenant_check_s),
         "credentials": _follow_kubeconfig(state.cluster),
+        "nodes": state.node_watch.run(),
         "slashing": state.policy.run(),
         "requests": state.requests.run(),
         "watchdog": watchdog(),

@@ -15,6 +15,7 @@ from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.nodewatch import NodeWatch
 from k3s_daas_master.operators import Operators
 from k3s_daas_master.policy import Policy
 from k3s_daas_master.ratelimit import RateLimiter
@@ -42,6 +43,7 @@ class State:
     tenants: Tenants
     cluster: Cluster
     remover: Remover
+    node_watch: NodeWatch
     registrar: Registrar
     heartbeats: Heartbeats
     operators: Operators

@@ -98,6 +98,18 @@ class StatusWriter:
         self._gathered = 0.0
         self.written = 0
 
+    def nearly(self, nodes: Mapping[str, NodeView], heard_ms: Mapping[str, int]) -> bool:
+        """Whether a worker lacks nothing but its node's first lease, which comes a moment after Ready."""
+        now_ms = self._clock.now_ms()
+        return any(
+            worker.status is WorkerStatus.PENDING
+            and now_ms - heard_ms.get(worker.node_id, 0) <= FRESH_MS
+            and (node := nodes.get(worker.node_id)) is not None
+            and node.ready
+            and not node_is_up(node, now_ms)
+            for worker in self._index.workers.values()
+        )
+
     async def write(self, nodes: Mapping[str, NodeView], heard_ms: Mapping[str, int]) -> None:
         """Raises ChainError."""
         if not self._pacing.may_write("statuses") or self._gas.reserved():

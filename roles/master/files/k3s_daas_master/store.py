@@ -18,10 +18,16 @@ from k3s_daas_master.errors import StateError
 from k3s_daas_master.request_store import SCHEMA as _REQUESTS_SCHEMA
 from k3s_daas_master.request_store import RequestStore
 
+#: Sums of events' marks are kept modulo this.
+MARKS = 1 << 56
+
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE cursor (
     one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE handled (
+    one INTEGER PRIMARY KEY CHECK (one = 1), events INTEGER NOT NULL, mark INTEGER NOT NULL);
+INSERT INTO handled VALUES (1, 0, 0);
 CREATE TABLE gaps (
     noticed_ms INTEGER NOT NULL, after INTEGER, lowest INTEGER, acknowledged_ms INTEGER);
 CREATE TABLE seen (
@@ -124,6 +130,17 @@ class Store:
 
     def set_cursor(self, checkpoint: int, digest: str = "") -> None:
         self._db.execute("INSERT OR REPLACE INTO cursor VALUES (1, ?, ?)", (checkpoint, digest))
+
+    def count_handled(self, events: int, mark: int) -> None:
+        """Together with the cursor: so many more events are done with; `mark` is the sum of their marks."""
+        self._db.execute(
+            "UPDATE handled SET events = events + ?, mark = (mark + ?) % ?", (events, mark, MARKS)
+        )
+
+    def handled(self) -> tuple[int, int]:
+        """(how many events were ever done with, the sum of their marks): each once, if both are right."""
+        row = self._db.execute("SELECT events, mark FROM handled").fetchone()
+        return int(row[0]), int(row[1])
 
     # -- replay gaps --------------------------------------------------------------------------------------
 
