@@ -58,8 +58,13 @@ class FakeKube:
         return _listed("coordination.k8s.io/v1", "Lease", items)
 
     async def _list_secrets(self, request: Request) -> Response:
-        wanted = request.query_params.get("fieldSelector", "").removeprefix("type=")
-        items = [json.dumps(secret) for secret in self._secrets.values() if secret["type"] == wanted]
+        type_ = request.query_params.get("fieldSelector", "").removeprefix("type=")
+        node = request.query_params.get("labelSelector", "").removeprefix("k3s-daas/node=")
+        items = [
+            json.dumps(secret)
+            for secret in self._secrets.values()
+            if secret["type"] == type_ and node in ("", secret["metadata"]["labels"]["k3s-daas/node"])
+        ]
         return _listed("v1", "Secret", items)
 
     async def _create_secret(self, request: Request) -> Response:

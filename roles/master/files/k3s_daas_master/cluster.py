@@ -23,7 +23,7 @@ from lightkube import AsyncClient
 from lightkube.config.client_adapter import AsyncClient as AsyncHttpClient
 from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
-from lightkube.core.client import FieldSelector
+from lightkube.core.client import FieldSelector, LabelSelector
 from lightkube.core.exceptions import ApiError as KubeApiError
 from lightkube.core.exceptions import ConfigError as KubeConfigError
 from lightkube.models.meta_v1 import ObjectMeta
@@ -394,14 +394,15 @@ class Cluster:
         with calls(f"create bootstrap token for {node_id}"):
             await self._client.create(body)
 
-    async def bootstrap_tokens(self) -> list[BootstrapToken]:
-        """The bootstrap tokens that this service made; others are none of its business."""
+    async def bootstrap_tokens(self, node_id: str | None = None) -> list[BootstrapToken]:
+        """The bootstrap tokens that this service made, of one node if named; others are not its business."""
         fields: FieldSelector = {"type": BOOTSTRAP_TOKEN_SECRET_TYPE}
+        labels: LabelSelector = {} if node_id is None else {LABEL_NODE: node_id}
         with calls("list bootstrap tokens"):
             return [
                 found
-                async for secret in self._client.list(Secret, namespace=SYSTEM, fields=fields)
-                if (found := _bootstrap_token(secret))
+                async for secret in self._client.list(Secret, namespace=SYSTEM, fields=fields, labels=labels)
+                if (found := _bootstrap_token(secret)) and node_id in (None, found.node_id)
             ]
         return []
 

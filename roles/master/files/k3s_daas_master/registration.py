@@ -95,8 +95,8 @@ class Registrar:
                 if password is None:
                     raise _status_changed()
                 await self._cluster.create_bootstrap_token(node_id, token_id, secret, now, expires_ms)
-                for older in await self._cluster.bootstrap_tokens():
-                    if older.node_id == node_id and older.token_id != token_id:
+                for older in await self._cluster.bootstrap_tokens(node_id):
+                    if older.token_id != token_id:
                         await self._cluster.delete_bootstrap_token(older.token_id)
                 if not self._still_eligible(worker):
                     await self._cluster.delete_bootstrap_token(token_id)
