@@ -22,9 +22,10 @@ from k3s_daas.chain.errors import (
     TransactionFailed,
 )
 from k3s_daas.chain.keys import Key
+from k3s_daas.chain.messages import rpc
 from k3s_daas.chain.model import Preview, Receipt
 from k3s_daas.chain.transaction import Build, ObjectInput, Transaction
-from k3s_daas.chain.transport import Link, NotFound, Transport, mask, rpc
+from k3s_daas.chain.transport import Link, NotFound, Transport, mask
 from k3s_daas.chain.txbytes import Gas, ObjectRef, transaction_bytes, transaction_digest
 
 SUI_COIN = "0x2::coin::Coin<0x2::sui::SUI>"

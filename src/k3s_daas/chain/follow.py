@@ -15,16 +15,9 @@ from typing import Any
 
 from k3s_daas.chain import answers
 from k3s_daas.chain.errors import ChainUnreachable, ReplayGap, RpcFailed
+from k3s_daas.chain.messages import rpc
 from k3s_daas.chain.model import CheckpointEvents
-from k3s_daas.chain.transport import (
-    SERVICE_INFO,
-    Link,
-    NotFound,
-    Transport,
-    describe,
-    mask,
-    rpc,
-)
+from k3s_daas.chain.transport import SERVICE_INFO, Link, NotFound, Transport, describe, mask
 
 _FIELDS = ("sequence_number", "summary.timestamp", "transactions.digest", "transactions.events")
 #: Without news for this long the tip is asked for: a subscription can die without a word.
