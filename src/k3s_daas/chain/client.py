@@ -13,7 +13,7 @@ from k3s_daas.chain.execute import SUI_COIN, Executor, batch_get, owned
 from k3s_daas.chain.follow import Follower
 from k3s_daas.chain.keys import Key
 from k3s_daas.chain.messages import rpc
-from k3s_daas.chain.model import CheckpointEvents, Object, Package, Preview, Receipt
+from k3s_daas.chain.model import CheckpointEvents, Object, Package, Preview, Receipt, Unsigned
 from k3s_daas.chain.transaction import Build
 from k3s_daas.chain.transport import SERVICE_INFO, Link, NotFound, Transport, mask
 
@@ -189,6 +189,11 @@ class SuiClient:
         is sent; OutcomeUnknown when the answer was lost and nobody could be asked.
         """
         return await self._executor.execute(build)
+
+    async def unsigned(self, build: Build, sender: str) -> Unsigned:
+        """The transaction for `sender` to sign, with gas of its coins. Simulated; raises what `execute` would.
+        Nothing is sent and no key is needed."""
+        return await self._executor.unsigned(build, sender)
 
     # -- events --------------------------------------------------------------------------------------------
 
