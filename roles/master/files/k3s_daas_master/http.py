@@ -47,6 +47,10 @@ class RegisterBody(_Body):
     """register-worker; `timestamp_ms` is the worker's clock."""
 
 
+class DrainBody(_Body):
+    """A worker's wish to have its node emptied; `timestamp_ms` as in a heartbeat."""
+
+
 class HeartbeatBody(_Body):
     """A heartbeat. Everything but name and time is for display only."""
 
@@ -84,6 +88,10 @@ def api_app(state: State) -> Starlette:
             state.fleet.wake()
         return JSONResponse({"status": status})
 
+    async def drain(request: Request) -> Response:
+        body = _validated(DrainBody, await read_json(request))
+        return JSONResponse(await state.drainer.drain(_token(request), body.node_id, body.timestamp_ms))
+
     async def workers(_: Request) -> Response:
         return JSONResponse(state.workers())
 
@@ -110,6 +118,7 @@ def api_app(state: State) -> Starlette:
                 _counted(heartbeat, state.metrics.heartbeats, state),
                 methods=["POST"],
             ),
+            Route("/api/v1/nodes/drain", _counted(drain, state.metrics.drains, state), methods=["POST"]),
             Route("/api/v1/workers", workers),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

@@ -21,6 +21,7 @@ from k3s_daas.registry import Registry
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
+from k3s_daas_master.drain import Drainer
 from k3s_daas_master.errors import StateError
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
@@ -132,6 +133,7 @@ def assemble(
         fleet=fleet,
         remover=remover,
         registrar=registrar,
+        drainer=Drainer(index=index, view=view, store=store, cluster=cluster, clock=clock),
         heartbeats=heartbeats,
         operators=operators,
         reviewer=TokenReviewer(index, view, operators),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k3s_daas_master.config import Config
+from k3s_daas_master.drain import Drainer
 from k3s_daas_master.fleet import Fleet
 from k3s_daas_master.follower import Follower
 from k3s_daas_master.freshness import STALE_MS, ChainView
@@ -33,6 +34,7 @@ class State:
     fleet: Fleet
     remover: Remover
     registrar: Registrar
+    drainer: Drainer
     heartbeats: Heartbeats
     operators: Operators
     reviewer: TokenReviewer
