@@ -18,6 +18,7 @@ from k3s_daas_watcher.connect import readers
 from k3s_daas_watcher.control import Control
 from k3s_daas_watcher.errors import Refusal
 from k3s_daas_watcher.findings import chain_refusal
+from k3s_daas_watcher.hostusage import HostMeter
 from k3s_daas_watcher.register import Outputs, register
 from k3s_daas_watcher.state import StateStore
 from k3s_daas_watcher.watcher import Slashed, Watcher
@@ -53,7 +54,7 @@ def staked(new_registry):
 
 
 async def test_the_way_of_one_worker(
-    staked, live_net, fake_master, serving, token, make_config, tmp_path, probe
+    staked, live_net, fake_master, serving, token, make_config, tmp_path, probe, pods
 ):
     async with serving(fake_master.app(), fake_master.ca) as url:
         fake_master.url = url
@@ -67,7 +68,8 @@ async def test_the_way_of_one_worker(
 
         control = Control(Path(config.state_dir), Path(config.confirmation_file), "worker-1")
         store = StateStore(Path(config.state_dir), "worker-1")
-        watcher = Watcher(config, token, endpoints, store, control, probe, clock)
+        meter = HostMeter(clock.monotonic)
+        watcher = Watcher(config, token, endpoints, store, control, probe, clock, usage=meter.look, pods=pods)
         await watcher.check_chain()
         assert watcher.live.outcome is Outcome.AGREED
         assert watcher.store.state.stake_mist == 2 * SUI
