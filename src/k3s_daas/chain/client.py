@@ -191,7 +191,7 @@ class SuiClient:
         return await self._executor.execute(build)
 
     async def unsigned(self, build: Build, sender: str) -> Unsigned:
-        """The transaction for `sender` to sign, with gas of its coins. Simulated; raises what `execute` would.
+        """The transaction for `sender` to sign, its coins pay. Simulated; raises what `execute` would.
         Nothing is sent and no key is needed."""
         return await self._executor.unsigned(build, sender)
 
