@@ -231,6 +231,33 @@ async def test_it_stops_within_5_s_in_the_middle_of_a_heartbeat(running, master,
         assert time.monotonic() - start < 5
 
 
+async def test_it_stops_within_5_s_whatever_its_clients_do(running, master, until, clock, leave, token):
+    hanging = asyncio.Event()
+
+    async def hang(*_):
+        hanging.set()
+        await asyncio.Event().wait()
+
+    leave.side_effect = hang
+    _, url, stop, task = await running()
+    await until(lambda: master.heartbeats)
+    port = int(url.rpartition(":")[2])
+    _, silent = await asyncio.open_connection("127.0.0.1", port)
+    _, half = await asyncio.open_connection("127.0.0.1", port)
+    half.write(b"GET /health HTTP/1.1\r\n")
+    async with httpx.AsyncClient() as client:
+        body, headers = {"node_id": "worker-1"}, {"X-Seal-Token": token}
+        asked = asyncio.create_task(client.post(f"{url}/api/v1/unstake", json=body, headers=headers))
+        await hanging.wait()
+        start = time.monotonic()
+        stop.set()
+        assert await task == Exit.OK
+        assert time.monotonic() - start < 5
+        await asyncio.gather(asked, return_exceptions=True)
+    silent.close()
+    half.close()
+
+
 async def test_a_stop_while_waiting_for_root_is_graceful_too(running, chain, until, tmp_path):
     chain.set_status(WorkerStatus.SLASHED)
     _, _, stop, task = await running()
