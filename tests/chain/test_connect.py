@@ -217,3 +217,12 @@ asyncio.run(main())
     assert done.stdout.strip() == "ChainUnreachable"
     assert list(home.rglob("*")) == []
     assert Key(bytes(range(32))).address not in done.stderr
+
+
+async def test_only_pysuis_messages_are_loaded() -> None:
+    """Its client and what that imports cost each daemon 15 MB and each module run half a second."""
+    code = "import sys, k3s_daas.chain.client; print([m for m in sys.modules if m in ('pysui', 'graphql')])"
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

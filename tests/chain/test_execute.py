@@ -20,7 +20,7 @@ from k3s_daas.chain import (
     execute,
     txbytes,
 )
-from k3s_daas.chain.transport import rpc
+from k3s_daas.chain.messages import rpc
 from k3s_daas_localnet.ledger import wire
 from k3s_daas_localnet.ledger.transaction import MergeCoins
 
@@ -48,6 +48,26 @@ async def test_pays_exactly_and_reads_its_own_write(new_wallet: Any) -> None:
     assert receipt.checkpoint <= (await chain.latest_checkpoint())[0]
     (coin,) = receipt.created_of("::coin::Coin<0x" + "0" * 63 + "2::sui::SUI>")
     assert (await chain.get_object(coin)).owner == other
+
+
+async def test_a_transaction_for_somebody_else_to_sign(
+    live_net: Any, new_wallet: Any, new_registry: Any
+) -> None:
+    owner = await new_wallet(10 * SUI)
+    async with await SuiClient.connect([live_net.url], "localnet") as keyless:
+        unsigned = await keyless.unsigned(pay(3 * SUI), owner.address)
+        assert unsigned.sender == owner.address
+        assert 0 < unsigned.gas_budget_mist < SUI
+        assert await owner.balance(owner.address) == 10 * SUI, "nothing was sent"
+        signature = owner._key.sign_transaction(unsigned.encoded)
+        done = await owner._executor._submit(unsigned.encoded, signature, unsigned.digest)
+        assert answers.failure(done.effects, unsigned.digest) is None
+        assert done.effects.transaction_digest == unsigned.digest
+        with pytest.raises(InsufficientGas):
+            await keyless.unsigned(pay(3 * SUI), SOMEBODY[:-2] + "00")
+        registry = await new_registry()
+        with pytest.raises(MoveAbort, match="EWorkerNotFound"):
+            await keyless.unsigned(registry.leaving(["nobody"], []), owner.address)
 
 
 async def test_an_abort_is_typed_and_costs_nothing(new_wallet: Any, new_registry: Any) -> None:

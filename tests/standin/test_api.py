@@ -19,6 +19,8 @@ from lightkube.resources.core_v1 import Node, Pod, Secret
 from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding
 from lightkube.types import PatchType
 
+from k3s_daas_watcher.pods import KubeletPods
+
 Wait = Callable[..., Any]
 
 
@@ -274,6 +276,27 @@ def test_a_node_may_touch_itself_only(cluster: Any) -> None:
         assert client.get("/api/v1/nodes/worker-2").status_code == 403
         assert client.delete("/api/v1/nodes/worker-1").status_code == 403
         assert client.get("/api/v1/namespaces/kube-system/secrets").status_code == 403
+        for selector, wanted in (
+            ("spec.nodeName=worker-1,status.phase=Running", 200),
+            ("status.phase=Running", 403),
+            ("spec.nodeName=worker-2", 403),
+            ("", 403),
+        ):
+            assert client.get("/api/v1/pods", params={"fieldSelector": selector}).status_code == wanted
+
+
+async def test_the_watcher_counts_a_nodes_running_pods(cluster: Any) -> None:
+    cluster.start_agent("worker-1", cluster.full(cluster.add_token())).ready()
+    folder = Path(cluster.node_certificate("worker-1")[0]).parent
+    counter, ca = KubeletPods("worker-1", folder), cluster.ca_path.read_text()
+    assert await counter.count(cluster.url, ca) == 0
+    # The stand-in calls a pod Running as soon as it has a node.
+    for name, host in (("mine", "worker-1"), ("theirs", "worker-2"), ("nobodys", None)):
+        spec = PodSpec(containers=[Container(name="c")], nodeName=host)
+        cluster.kube().create(Pod(metadata=ObjectMeta(name=name, namespace="default"), spec=spec))
+    assert await counter.count(cluster.url, ca) == 1
+    assert await KubeletPods("worker-2", folder).count(cluster.url, ca) is None
+    await counter.close()
 
 
 def test_a_bootstrap_token_opens_nothing_but_the_join(shared: Any) -> None:

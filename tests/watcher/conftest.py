@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import uvicorn
@@ -29,14 +30,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from k3s_daas import join, listening, seal
+from k3s_daas.chain.model import Unsigned
 from k3s_daas.registry.model import Master, SealTokenRecord, Worker, WorkerStatus
 from k3s_daas_watcher.agent import AgentReport, AgentState
+from k3s_daas_watcher.api import Api, application
 from k3s_daas_watcher.chainview import Sighting
 from k3s_daas_watcher.config import WatcherConfig
 from k3s_daas_watcher.control import Control
-from k3s_daas_watcher.master_client import Usage
+from k3s_daas_watcher.guard import Guard
+from k3s_daas_watcher.hostusage import HostUsage
 from k3s_daas_watcher.signing import HeartbeatKey
 from k3s_daas_watcher.state import StateStore
+from k3s_daas_watcher.unstake import Unstaker
 from k3s_daas_watcher.watcher import Watcher
 
 NOW_MS = 1_800_000_000_000
@@ -146,9 +151,10 @@ Answer = Callable[[dict[str, Any]], Response | None]
 
 @dataclass
 class FakeMaster:
-    """A master and API server in one: /cacerts, registration, heartbeat. FAKE: it believes every token.
+    """A master and API server in one: /cacerts, registration, heartbeat, drain. FAKE: believes every token.
 
-    `on_register` and `on_heartbeat` may answer instead (an error, a delay); None means the good answer.
+    `on_register`, `on_heartbeat` and `on_drain` may answer instead (an error, a delay); None means the good
+    answer.
     """
 
     ca: Ca
@@ -161,6 +167,8 @@ class FakeMaster:
     signed: list[tuple[bytes, str | None]] = field(default_factory=list)
     on_register: Answer | None = None
     on_heartbeat: Answer | None = None
+    on_drain: Answer | None = None
+    drains: list[dict[str, Any]] = field(default_factory=list)
     changes: dict[str, Any] = field(default_factory=dict)
     workers: list[dict[str, Any]] = field(default_factory=list)
     secret: str = "abcdef.0123456789abcdef"  # noqa: S105 - a made-up one
@@ -194,6 +202,13 @@ class FakeMaster:
             other = self.on_heartbeat(body) if self.on_heartbeat else None
             return other or JSONResponse({"status": "active"})
 
+        async def drain(request: Request) -> Response:
+            body = await request.json()
+            self.drains.append(body)
+            self.tokens.append(request.headers.get("x-seal-token"))
+            other = self.on_drain(body) if self.on_drain else None
+            return other or JSONResponse({"drained": True, "pods_left": 0, "waiting_for": []})
+
         async def workers(_request: Request) -> Response:
             return JSONResponse({"workers": self.workers, "master": {"tee": "SIMULATED"}, "chain": {}})
 
@@ -202,6 +217,7 @@ class FakeMaster:
                 Route("/cacerts", cacerts),
                 Route("/api/v1/register-worker", register, methods=["POST"]),
                 Route("/api/v1/nodes/heartbeat", heartbeat, methods=["POST"]),
+                Route("/api/v1/nodes/drain", drain, methods=["POST"]),
                 Route("/api/v1/workers", workers),
             ]
         )
@@ -393,7 +409,45 @@ def probe() -> FakeProbe:
     return FakeProbe()
 
 
+HOST = HostUsage(1.0, 2.0, 20, 1000, 3.0, 30, 1000, 500, 600)
+
+
+@dataclass
+class FakePods:
+    """A FAKE count of pods; None is "nobody can say"."""
+
+    running: int | None = 4
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    async def count(self, api_server: str, ca_pem: str) -> int | None:
+        self.asked.append((api_server, ca_pem))
+        return self.running
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.fixture
+def pods() -> FakePods:
+    return FakePods()
+
+
 MakeWatcher = Callable[..., Watcher]
+
+
+@pytest.fixture
+def make_root(tmp_path: Path) -> Callable[..., Control]:
+    """The way to root; tests are not always root, so its answers belong to who runs them."""
+
+    def make(config: WatcherConfig, root_uid: int | None = None) -> Control:
+        return Control(
+            Path(config.state_dir),
+            Path(config.confirmation_file),
+            config.node_id,
+            root_uid=tmp_path.stat().st_uid if root_uid is None else root_uid,
+        )
+
+    return make
 
 
 @pytest.fixture
@@ -403,7 +457,8 @@ async def make_watcher(
     chain: FakeChain,
     clock: FakeClock,
     probe: FakeProbe,
-    tmp_path: Path,
+    pods: FakePods,
+    make_root: Callable[..., Control],
 ) -> AsyncIterator[MakeWatcher]:
     """Watchers on one state directory; made twice, the second is the first after a restart."""
     made: list[Watcher] = []
@@ -416,17 +471,12 @@ async def make_watcher(
             token,
             chains or [chain],
             StateStore(state_dir, config.node_id),
-            Control(
-                state_dir,
-                Path(config.confirmation_file),
-                config.node_id,
-                root_uid=tmp_path.stat().st_uid if root_uid is None else root_uid,
-            ),
+            make_root(config, root_uid),
             probe,
             clock,
             key=HeartbeatKey(bytes(range(32))),
-            usage=lambda: Usage(1.0, 2.0, 3.0),
-            pods=lambda: 4,
+            usage=lambda: HOST,
+            pods=pods,
         )
         made.append(watcher)
         return watcher
@@ -434,6 +484,26 @@ async def make_watcher(
     yield make
     for watcher in made:
         await watcher.close()
+
+
+@pytest.fixture
+def leave() -> AsyncMock:
+    """Stands for the chain's part in writing an unstake transaction."""
+    sender = "0x" + "a" * 64
+    return AsyncMock(return_value=Unsigned(sender, b"transaction", "digest", 3_000_000))
+
+
+@pytest.fixture
+def make_app(
+    token: str, clock: FakeClock, leave: AsyncMock, make_root: Callable[..., Control]
+) -> Callable[[Watcher], Starlette]:
+    """The API of a watcher."""
+
+    def make(watcher: Watcher) -> Starlette:
+        guard, root = Guard(token, clock), make_root(watcher.config)
+        return application(Api(watcher, clock, guard, root, Unstaker(watcher, clock, leave)))
+
+    return make
 
 
 # Plain functions as fixtures, because test modules can't import from here.

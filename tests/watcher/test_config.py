@@ -55,6 +55,8 @@ def test_a_good_file_gets_the_documented_defaults(tmp_path: Path) -> None:
         ({"listen": "0.0.0.0:10280"}, "listen", "loopback"),
         ({"listen": "127.0.0.1"}, "listen", "<address>:<port>"),
         ({"kubelet_health_url": "http://10.0.0.1/healthz"}, "kubelet_health_url", "loopback"),
+        ({"runtime": "crio"}, "runtime", "'containerd' or 'docker'"),
+        ({"runtime": ""}, "runtime", "'containerd' or 'docker'"),
         ({"agent_unit": "--now.service"}, "agent_unit", "name of a systemd service"),
         ({"agent_unit": "k3s-agent.service; reboot"}, "agent_unit", "name of a systemd service"),
         ({"state_dir": "/var/lib/../etc"}, "state_dir", "absolute path"),

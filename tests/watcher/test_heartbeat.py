@@ -31,7 +31,13 @@ async def test_a_heartbeat_says_what_the_master_wants_to_hear(make_watcher, mast
             "stake_status": "active",
             "stake_mist": 1_500_000_000,
             "running_pods": 4,
-            "resource_usage": {"cpu_percent": 1.0, "memory_percent": 2.0, "disk_percent": 3.0},
+            "resource_usage": {
+                "cpu_percent": 1.0,
+                "memory_percent": 2.0,
+                "disk_percent": 3.0,
+                "network_received_bytes": 500,
+                "network_sent_bytes": 600,
+            },
         }
     ]
     assert master.tokens == [token]

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from k3s_daas import cli, seal
-from k3s_daas.registry import StakeRequest
+from k3s_daas.registry import StakeRequest, WorkerStatus
 from k3s_daas_watcher.agent import AgentState
+from k3s_daas_watcher.api import Api, application
 from k3s_daas_watcher.chainview import Outcome, look
 from k3s_daas_watcher.clock import SystemClock
-from k3s_daas_watcher.connect import readers
+from k3s_daas_watcher.connect import leave_builder, readers
 from k3s_daas_watcher.control import Control
 from k3s_daas_watcher.errors import Refusal
 from k3s_daas_watcher.findings import chain_refusal
+from k3s_daas_watcher.guard import Guard
+from k3s_daas_watcher.hostusage import HostMeter
 from k3s_daas_watcher.register import Outputs, register
 from k3s_daas_watcher.state import StateStore
+from k3s_daas_watcher.unstake import Unstaker
 from k3s_daas_watcher.watcher import Slashed, Watcher
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -53,7 +59,7 @@ def staked(new_registry):
 
 
 async def test_the_way_of_one_worker(
-    staked, live_net, fake_master, serving, token, make_config, tmp_path, probe
+    staked, live_net, fake_master, serving, token, make_config, tmp_path, probe, pods
 ):
     async with serving(fake_master.app(), fake_master.ca) as url:
         fake_master.url = url
@@ -67,7 +73,8 @@ async def test_the_way_of_one_worker(
 
         control = Control(Path(config.state_dir), Path(config.confirmation_file), "worker-1")
         store = StateStore(Path(config.state_dir), "worker-1")
-        watcher = Watcher(config, token, endpoints, store, control, probe, clock)
+        meter = HostMeter(clock.monotonic)
+        watcher = Watcher(config, token, endpoints, store, control, probe, clock, usage=meter.look, pods=pods)
         await watcher.check_chain()
         assert watcher.live.outcome is Outcome.AGREED
         assert watcher.store.state.stake_mist == 2 * SUI
@@ -81,6 +88,56 @@ async def test_the_way_of_one_worker(
         with pytest.raises(Refusal, match="worker_slashed"):
             await register(config, token, endpoints, outputs, clock, wait_s=1)
         assert probe.state is AgentState.HEALTHY
+        await watcher.close()
+
+
+async def test_what_unstake_returns_is_what_the_owner_signs(
+    staked, live_net, fake_master, serving, token, make_config, probe, pods
+):
+    """The API on the real chain: no key on the worker, and the owner's signature is all that is missing."""
+    async with serving(fake_master.app(), fake_master.ca) as url:
+        fake_master.url = url
+        registry, ids = await staked(token, fake_master)
+        config = make_config(endpoints=[live_net.url], **ids)
+        store = StateStore(Path(config.state_dir), "worker-1")
+        clock = SystemClock()
+        root = Control(Path(config.state_dir), Path(config.confirmation_file), "worker-1")
+        watcher = Watcher(
+            config,
+            token,
+            readers(config),
+            store,
+            root,
+            probe,
+            clock,
+            usage=HostMeter(clock.monotonic).look,
+            pods=pods,
+        )
+        await watcher.check_chain()
+        unstaker = Unstaker(watcher, clock, leave_builder(config))
+        app = application(Api(watcher, clock, Guard(token, clock), root, unstaker))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+
+            async def unstake() -> httpx.Response:
+                body, headers = {"node_id": "worker-1"}, {"X-Seal-Token": token}
+                return await client.post("/api/v1/unstake", json=body, headers=headers)
+
+            before = await registry.chain.balance(registry.chain.address)
+            answer = (await unstake()).json()
+            assert answer["sender"] == registry.chain.address
+            assert answer["stake_mist"] == str(2 * SUI)
+            assert await registry.chain.balance(registry.chain.address) == before, "nothing was sent"
+            assert (await registry.worker("worker-1")).status is WorkerStatus.PENDING
+
+            # What the owner's wallet does.
+            encoded = base64.b64decode(answer["transaction"])
+            signature = registry.chain._key.sign_transaction(encoded)
+            done = await registry.chain._executor._submit(encoded, signature, answer["digest"])
+            assert done.effects.status.success
+            assert (await registry.worker("worker-1")).status is WorkerStatus.UNBONDING
+            again = await unstake()
+            assert (again.status_code, again.json()["error"]["code"]) == (409, "worker_not_eligible")
         await watcher.close()
 
 

@@ -14,10 +14,10 @@ import pytest
 from k3s_daas.chain.errors import ChainUnreachable
 from k3s_daas.registry.model import WorkerStatus
 from k3s_daas_watcher import service
-from k3s_daas_watcher.agent import AgentState, KubeletProbe, running_pods
+from k3s_daas_watcher.agent import AgentState, KubeletProbe
 from k3s_daas_watcher.clock import SystemClock
 from k3s_daas_watcher.errors import Exit, Refusal
-from k3s_daas_watcher.health import report
+from k3s_daas_watcher.views import report
 
 
 class SteppedClock:
@@ -58,7 +58,7 @@ def clock():
 
 
 @pytest.fixture
-async def running(make_watcher, clock, until):
+async def running(make_watcher, make_app, clock, until):
     """A served watcher: (watcher, url, stop event, task)."""
     tasks: list[asyncio.Task[Exit]] = []
 
@@ -66,7 +66,7 @@ async def running(make_watcher, clock, until):
         watcher, stop = make_watcher(**changes), asyncio.Event()
         listening = service.bind("127.0.0.1:0")
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        task = asyncio.create_task(service.serve(watcher, clock, listening, stop))
+        task = asyncio.create_task(service.serve(watcher, make_app(watcher), clock, listening, stop))
         tasks.append(task)
         return watcher, url, stop, task
 
@@ -231,6 +231,33 @@ async def test_it_stops_within_5_s_in_the_middle_of_a_heartbeat(running, master,
         assert time.monotonic() - start < 5
 
 
+async def test_it_stops_within_5_s_whatever_its_clients_do(running, master, until, clock, leave, token):
+    hanging = asyncio.Event()
+
+    async def hang(*_):
+        hanging.set()
+        await asyncio.Event().wait()
+
+    leave.side_effect = hang
+    _, url, stop, task = await running()
+    await until(lambda: master.heartbeats)
+    port = int(url.rpartition(":")[2])
+    _, silent = await asyncio.open_connection("127.0.0.1", port)
+    _, half = await asyncio.open_connection("127.0.0.1", port)
+    half.write(b"GET /health HTTP/1.1\r\n")
+    async with httpx.AsyncClient() as client:
+        body, headers = {"node_id": "worker-1"}, {"X-Seal-Token": token}
+        asked = asyncio.create_task(client.post(f"{url}/api/v1/unstake", json=body, headers=headers))
+        await hanging.wait()
+        start = time.monotonic()
+        stop.set()
+        assert await task == Exit.OK
+        assert time.monotonic() - start < 5
+        await asyncio.gather(asked, return_exceptions=True)
+    silent.close()
+    half.close()
+
+
 async def test_a_stop_while_waiting_for_root_is_graceful_too(running, chain, until, tmp_path):
     chain.set_status(WorkerStatus.SLASHED)
     _, _, stop, task = await running()
@@ -272,6 +299,7 @@ async def test_health_of_a_well_worker(running, master, until, clock, token):
     assert set(body) == {
         "status",
         "problems",
+        "alerts",
         "node_id",
         "network",
         "tee",
@@ -299,14 +327,6 @@ async def test_health_never_shows_any_of_the_token(running, master, until, token
         assert part not in text
 
 
-async def test_only_reading_health_is_possible(running, until, clock):
-    _, url, _, _ = await running()
-    await until(lambda: clock.sleepers() == 2)
-    async with httpx.AsyncClient() as client:
-        assert (await client.post(f"{url}/health")).status_code == 405
-        assert (await client.get(f"{url}/api/v1/config")).status_code == 404
-
-
 @pytest.mark.parametrize(
     ("break_it", "problem"),
     [
@@ -323,7 +343,7 @@ async def test_what_is_wrong_turns_health_red_and_is_named(
     watcher = make_watcher()
     await watcher.check_chain()
     await watcher.beat()
-    assert report(watcher, clock)[0]
+    assert report(watcher, clock).status == "ok"
     if break_it == "chain":
         chain.error = ChainUnreachable({})
     if break_it == "jailed":
@@ -337,9 +357,8 @@ async def test_what_is_wrong_turns_health_red_and_is_named(
     if break_it == "old":
         clock.advance(106)
     await watcher.check_chain()
-    healthy, body = report(watcher, clock)
-    assert not healthy
-    assert body["problems"] == [problem]
+    found = report(watcher, clock)
+    assert (found.status, found.problems) == ("degraded", [problem])
 
 
 # --- the agent's probe ---
@@ -398,13 +417,6 @@ async def test_no_systemctl_at_all_is_no_reason_to_restart(tmp_path, monkeypatch
     monkeypatch.setenv("PATH", str(tmp_path))
     found = await KubeletProbe("k3s-agent.service", "http://127.0.0.1:1/healthz").look()
     assert found.state is AgentState.UNKNOWN
-
-
-def test_pods_are_counted_by_the_kubelets_directories(tmp_path):
-    for name in ("kube-system_coredns-1_uid-1", "default_web-2_uid-2", "lost+found"):
-        (tmp_path / name).mkdir()
-    assert running_pods(tmp_path) == 2
-    assert running_pods(tmp_path / "none") == 0
 
 
 def test_jitter_stays_in_its_bounds():

@@ -37,6 +37,9 @@ class FakeSystemd:
     def restart(self, unit: str) -> None:
         self.calls.append(f"restart {unit}")
 
+    def start(self, unit: str) -> None:
+        self.calls.append(f"start {unit}")
+
     def show(self, unit: str) -> dict[str, str]:
         return {"ActiveState": self.state, "ControlGroup": f"/system.slice/{unit}"}
 
@@ -211,6 +214,19 @@ async def test_a_restart_restarts(ask, root, systemd, tmp_path):
 async def test_nothing_to_do_is_fine(make_watcher, root, systemd, tmp_path):
     assert root(make_watcher()) == Exit.OK
     assert nothing_happened(systemd, tmp_path)
+
+
+async def test_a_registration_starts_its_unit_and_touches_no_agent(ask, root, systemd, tmp_path):
+    assert root(ask(action="register", reason="commanded")) == Exit.OK
+    assert systemd.calls == ["start k3s-daas-register.service"]
+    answer = json.loads((tmp_path / "run" / "agent-control.done").read_text())
+    assert (answer["result"], answer["action"]) == ("done", "register")
+
+
+async def test_a_slashed_worker_is_never_registered(ask, root, systemd, tmp_path):
+    (tmp_path / "root" / "agent-stopped").write_text("{}")
+    assert root(ask(action="register", reason="commanded")) == Exit.FAILED
+    assert systemd.calls == []
 
 
 async def test_a_stopped_agent_is_never_restarted(ask, root, systemd, tmp_path):

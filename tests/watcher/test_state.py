@@ -68,8 +68,10 @@ def test_a_full_disk_is_survived_and_written_later(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("k3s_daas_watcher.state.write_atomic", full)
         store.save()
+        assert store.problem == f"{tmp_path / 'state.json'}: No space left on device"
     assert not (tmp_path / "state.json").exists()
     store.save()
+    assert store.problem == ""
     assert StateStore(tmp_path, "worker-1").state.consecutive_failures == 1
 
 

@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import jinja2
 import pytest
+import yaml
 
-from k3s_daas_watcher import register_command
+from k3s_daas_watcher import pods, register_command
 from k3s_daas_watcher.config import WatcherConfig
 from k3s_daas_watcher.errors import Exit
 
@@ -33,6 +35,7 @@ VARIABLES = {
     "watcher_chain_poll_s": 10,
     "watcher_listen": "127.0.0.1:10280",
     "watcher_agent_unit": "k3s-agent.service",
+    "watcher_runtime": "containerd",
 }
 
 
@@ -45,8 +48,19 @@ def render(name: str) -> str:
     return environment.from_string((TEMPLATES / f"{name}.j2").read_text()).render(VARIABLES)
 
 
+def register_command_default(name: str) -> Path:
+    parser = argparse.ArgumentParser()
+    register_command.add_arguments(parser)
+    default = parser.get_default(name)
+    assert isinstance(default, Path)
+    return default
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-@pytest.mark.parametrize("name", ["k3s-daas-watcher", "k3s-daas-agent-control", "k3s-daas-register"])
+@pytest.mark.parametrize(
+    "name",
+    ["k3s-daas-watcher", "k3s-daas-agent-control", "k3s-daas-register", "k3s-daas-kubelet-credentials"],
+)
 def test_exposure_is_at_most_2(name, tmp_path):
     unit = tmp_path / f"{name}.service"
     unit.write_text(render(unit.name))
@@ -91,11 +105,32 @@ def test_the_agent_marks_its_join_where_registration_looks():
     assert register_command.JOINED_MARKER.parent == Path("/var/lib/k3s-daas")
     assert "StateDirectory=k3s-daas\n" in agent
     assert "Requires=k3s-daas-register.service\n" in agent
-    parser = argparse.ArgumentParser()
-    register_command.add_arguments(parser)
-    directory = parser.get_default("agent_dir")
+    directory = register_command_default("agent_dir")
     wanted = f"ReadWritePaths=/etc/rancher -{directory} -{register_command.JOINED_MARKER.parent}\n"
     assert wanted in render("k3s-daas-register.service")
+
+
+def test_the_kubelets_credentials_are_put_where_the_watcher_looks():
+    service, path = (render(f"k3s-daas-kubelet-credentials.{kind}") for kind in ("service", "path"))
+    config = WatcherConfig.model_validate_json(render("watcher.json"))
+    assert f"RuntimeDirectory={Path(config.kubelet_credentials_dir).name}\n" in service
+    for name in (pods.CERTIFICATE, pods.KEY):
+        source = register_command_default("agent_dir") / name
+        wanted = f"install --mode=0440 -T {source} {config.kubelet_credentials_dir}/{name}\n"
+        assert f"ExecStart=/usr/bin/{wanted}" in service
+        assert f"PathChanged={source}\n" in path
+        assert f"ConditionPathExists={source}\n" in service
+    # Of two files that belong together the second is the sign that both are there.
+    assert service.index(pods.CERTIFICATE) < service.rindex(pods.KEY)
+    assert "Group=k3s-daas-watcher\n" in service
+    assert "RuntimeDirectoryMode=0750\n" in service
+    unit = render("k3s-daas-watcher.service")
+    assert re.search(r"^Wants=.*k3s-daas-kubelet-credentials\.service", unit, re.MULTILINE)
+
+
+def test_root_registers_with_the_unit_that_there_is():
+    config = WatcherConfig.model_validate_json(render("watcher.json"))
+    assert (TEMPLATES / f"{config.register_unit}.j2").exists()
 
 
 def test_no_unit_carries_a_secret_or_a_way_to_one():
@@ -109,6 +144,13 @@ def test_no_unit_carries_a_secret_or_a_way_to_one():
 def test_the_configuration_template_is_accepted_by_the_code():
     config = WatcherConfig.model_validate_json(render("watcher.json"))
     assert (config.node_id, config.chain_id, config.original_package_id) == ("worker-1", None, None)
+
+
+@pytest.mark.parametrize("role", ["watcher", "k3s_agent"])
+def test_the_roles_take_the_runtimes_that_the_code_takes(role):
+    specs = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text())
+    option = specs["argument_specs"]["main"]["options"][f"{role}_runtime"]
+    assert tuple(option["choices"]) == get_args(WatcherConfig.model_fields["runtime"].annotation)
 
 
 def test_the_commands_in_the_units_exist():

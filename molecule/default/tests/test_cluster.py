@@ -134,6 +134,51 @@ def test_the_bootstrap_tokens_are_gone(hosts: dict[str, Host]) -> None:
     assert [name for name in names if name.startswith("bootstrap-token-")] == []
 
 
+# The token goes from its file into a header: never through an argument vector.
+ASK_WATCHER = """
+import json, sys, urllib.error, urllib.request
+path, body = sys.argv[1], sys.argv[2].encode() or None
+headers = {"X-Seal-Token": open("/etc/k3s-daas/seal-token").read().strip()} if body else {}
+request = urllib.request.Request(f"http://127.0.0.1:10280{path}", data=body, headers=headers)
+try:
+    print(urllib.request.urlopen(request, timeout=60).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.read().decode())
+"""
+
+
+def ask_watcher(host: Host, path: str, body: str = "") -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(host.check_output("python3 -c %s %s %s", ASK_WATCHER, path, body))
+    return answer
+
+
+def test_the_watcher_shows_the_stake(hosts: dict[str, Host]) -> None:
+    found = ask_watcher(hosts["worker-1"], "/api/v1/staking")
+    assert (found["node_id"], found["status"], found["stake_mist"]) == ("worker-1", "active", str(SUI))
+    assert found["token"]["generation"] == 1
+
+
+def test_the_watcher_counts_pods_with_the_kubelets_credentials(hosts: dict[str, Host]) -> None:
+    found = ask_watcher(hosts["worker-1"], "/api/v1/metrics")
+    assert isinstance(found["pods"]["running"], int), "unknown: were the credentials handed over?"
+    assert found["host"]["memory_total_bytes"] > 0
+    # Root's, for the watcher's group, and for nobody else.
+    folder = hosts["worker-1"].file("/run/k3s-daas-kubelet")
+    key = hosts["worker-1"].file("/run/k3s-daas-kubelet/client-kubelet.key")
+    assert [(f.user, f.group, oct(f.mode)) for f in (folder, key)] == [
+        ("root", "k3s-daas-watcher", "0o750"),
+        ("root", "k3s-daas-watcher", "0o440"),
+    ]
+
+
+def test_root_registers_when_the_watcher_is_commanded(hosts: dict[str, Host]) -> None:
+    host = hosts["worker-1"]
+    assert ask_watcher(host, "/api/v1/register", '{"node_id": "worker-2"}')["error"]["code"] == "other_worker"
+    found = ask_watcher(host, "/api/v1/register", '{"node_id": "worker-1"}')
+    assert found["status"] == "started"
+    assert host.service("k3s-agent.service").is_running
+
+
 @pytest.mark.parametrize(
     ("host", "unit"),
     [("master", "k3s-daas-master.service"), ("worker-1", "k3s-daas-watcher.service")],

@@ -1,7 +1,7 @@
 """The chain, through the one adapter over pysui.
 
-Importing this package is cheap. `SuiClient` is loaded on first use, because pysui costs about a second
-and 50 MB, which a module run that only checks its arguments shouldn't pay.
+Importing this package is cheap. `SuiClient` is loaded on first use, because the messages it speaks cost
+half a second and 20 MB, which a module run that only checks its arguments shouldn't pay.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from k3s_daas.chain.errors import ChainError, MalformedRecord, MoveAbort, TransactionFailed
+from k3s_daas.chain.messages import rpc
 from k3s_daas.chain.model import Event, Object
-from k3s_daas.chain.transport import rpc
 from k3s_daas.chain.txbytes import ObjectRef
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

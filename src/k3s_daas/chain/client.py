@@ -12,9 +12,10 @@ from k3s_daas.chain.errors import InvalidEndpoint, InvalidKey, ObjectNotFound
 from k3s_daas.chain.execute import SUI_COIN, Executor, batch_get, owned
 from k3s_daas.chain.follow import Follower
 from k3s_daas.chain.keys import Key
-from k3s_daas.chain.model import CheckpointEvents, Object, Package, Preview, Receipt
+from k3s_daas.chain.messages import rpc
+from k3s_daas.chain.model import CheckpointEvents, Object, Package, Preview, Receipt, Unsigned
 from k3s_daas.chain.transaction import Build
-from k3s_daas.chain.transport import SERVICE_INFO, Link, NotFound, Transport, mask, rpc
+from k3s_daas.chain.transport import SERVICE_INFO, Link, NotFound, Transport, mask
 
 _OBJECT = ("object_id", "version", "digest", "owner", "object_type", "json")
 _FIELD = ("kind", "field_id", *(f"field_object.{name}" for name in _OBJECT))
@@ -192,6 +193,11 @@ class SuiClient:
         is sent; OutcomeUnknown when the answer was lost and nobody could be asked.
         """
         return await self._executor.execute(build)
+
+    async def unsigned(self, build: Build, sender: str) -> Unsigned:
+        """The transaction for `sender` to sign, its coins pay. Simulated; raises what `execute` would.
+        Nothing is sent and no key is needed."""
+        return await self._executor.unsigned(build, sender)
 
     # -- events --------------------------------------------------------------------------------------------
 

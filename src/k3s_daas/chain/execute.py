@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from k3s_daas.chain import answers
+from k3s_daas.chain import answers, bcs
 from k3s_daas.chain.errors import (
     ChainUnreachable,
     InsufficientGas,
@@ -22,9 +22,10 @@ from k3s_daas.chain.errors import (
     TransactionFailed,
 )
 from k3s_daas.chain.keys import Key
-from k3s_daas.chain.model import Preview, Receipt
+from k3s_daas.chain.messages import rpc
+from k3s_daas.chain.model import Preview, Receipt, Unsigned
 from k3s_daas.chain.transaction import Build, ObjectInput, Transaction
-from k3s_daas.chain.transport import Link, NotFound, Transport, mask, rpc
+from k3s_daas.chain.transport import Link, NotFound, Transport, mask
 from k3s_daas.chain.txbytes import Gas, ObjectRef, transaction_bytes, transaction_digest
 
 SUI_COIN = "0x2::coin::Coin<0x2::sui::SUI>"
@@ -56,12 +57,18 @@ class Executor:
     async def simulate(self, build: Build) -> Preview:
         """What `build` would do and cost. Raises what execute would, but nothing is sent."""
         tx = await self._written(build)
-        refs, price = await self._resolve(tx), await self._gas_price()
-        _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
-        payment, merge, budget = self._choose(await self._coins(tx), budget, tx.drawn_mist, price)
+        refs, gas, merge = await self._funded(tx)
         # Once more with the coins that would pay: joining them frees storage, and the operator is shown this.
-        preview, _ = await self._simulate(tx, refs, Gas(price, budget, payment), merge)
+        preview, _ = await self._simulate(tx, refs, gas, merge)
         return preview
+
+    async def unsigned(self, build: Build, sender: str) -> Unsigned:
+        """`build` as `sender` would have to sign it. Needs no key; raises what execute would."""
+        tx = Transaction(bcs.normalize_address(sender))
+        await build(tx)
+        refs, gas, merge = await self._funded(tx)
+        encoded = transaction_bytes(tx, refs, gas, merge)
+        return Unsigned(tx.sender, encoded, transaction_digest(encoded), gas.budget)
 
     async def execute(self, build: Build) -> Receipt:
         async with self._lock:
@@ -85,10 +92,8 @@ class Executor:
 
     async def _execute(self, tx: Transaction) -> Receipt:
         assert self._key is not None
-        refs, price = await self._resolve(tx), await self._gas_price()
-        _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
-        payment, merge, budget = self._choose(await self._coins(tx), budget, tx.drawn_mist, price)
-        encoded = transaction_bytes(tx, refs, Gas(price, budget, payment), merge)
+        refs, gas, merge = await self._funded(tx)
+        encoded = transaction_bytes(tx, refs, gas, merge)
         digest = transaction_digest(encoded)
         done = await self._submit(encoded, self._key.sign_transaction(encoded), digest)
         # Waited for also when it failed: the gas coin's new version has to be readable for what comes next.
@@ -103,6 +108,13 @@ class Executor:
         return Receipt(digest, checkpoint, answers.net_gas(done.effects), events, created)
 
     # -- preparing -----------------------------------------------------------------------------------------
+
+    async def _funded(self, tx: Transaction) -> tuple[dict[str, ObjectRef], Gas, list[ObjectRef]]:
+        """The objects of `tx`, what pays for it, and the coins to merge first. It was simulated then."""
+        refs, price = await self._resolve(tx), await self._gas_price()
+        _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
+        payment, merge, budget = self._choose(await self._coins(tx), budget, price, tx)
+        return refs, Gas(price, budget, payment), merge
 
     async def _resolve(self, tx: Transaction) -> dict[str, ObjectRef]:
         ids = [item.id for item in tx.inputs if isinstance(item, ObjectInput)]
@@ -151,34 +163,33 @@ class Executor:
         return sorted(coins, key=lambda coin: (-coin[0], coin[1].id))
 
     def _choose(
-        self, coins: Sequence[tuple[int, ObjectRef]], budget: int, drawn: int, price: int
+        self, coins: Sequence[tuple[int, ObjectRef]], budget: int, price: int, tx: Transaction
     ) -> tuple[list[ObjectRef], list[ObjectRef], int]:
         """Coins that pay, coins merged into them first, and the budget; InsufficientGas when too few."""
-        assert self._key is not None
-        count = self._enough(coins, budget + drawn)
+        count = self._enough(coins, budget + tx.drawn_mist, tx.sender)
         if count > _MAX_PAYMENT:
             # Many small coins. The simulation knew nothing of them, so they get room of their own.
             budget += 10 * _OVERHEAD_UNITS * price
-            count = self._enough(coins, budget + drawn)
+            count = self._enough(coins, budget + tx.drawn_mist, tx.sender)
         payment = [ref for _, ref in coins[: min(count, _MAX_PAYMENT)]]
         merge = [ref for _, ref in coins[_MAX_PAYMENT:count]]
         if len(merge) > _MAX_MERGE or sum(balance for balance, _ in coins[:_MAX_PAYMENT]) < budget:
             raise TransactionFailed(
                 None,
-                f"address {self._key.address} has enough SUI, but in {len(coins)} small coins, and one "
+                f"address {tx.sender} has enough SUI, but in {len(coins)} small coins, and one "
                 f"transaction takes {_MAX_PAYMENT + _MAX_MERGE}. Merge some (sui client merge-coin).",
             )
         return payment, merge, budget
 
-    def _enough(self, coins: Sequence[tuple[int, ObjectRef]], needed: int) -> int:
+    @staticmethod
+    def _enough(coins: Sequence[tuple[int, ObjectRef]], needed: int, sender: str) -> int:
         """How many of the coins, largest first, hold `needed` MIST; InsufficientGas when all don't."""
-        assert self._key is not None
         reached = 0
         for count, (balance, _) in enumerate(coins, 1):
             reached += balance
             if reached >= needed:
                 return count
-        raise InsufficientGas(reached, needed, self._key.address)
+        raise InsufficientGas(reached, needed, sender)
 
     # -- sending -------------------------------------------------------------------------------------------
 

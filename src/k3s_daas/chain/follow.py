@@ -21,16 +21,9 @@ from k3s_daas.chain import answers
 from k3s_daas.chain.crosscheck import CrossCheck
 from k3s_daas.chain.endpoints import wanted_answers
 from k3s_daas.chain.errors import ChainError, ChainUnreachable, ForkedChain, ReplayGap, RpcFailed
+from k3s_daas.chain.messages import rpc
 from k3s_daas.chain.model import CheckpointEvents
-from k3s_daas.chain.transport import (
-    SERVICE_INFO,
-    Link,
-    NotFound,
-    Transport,
-    describe,
-    mask,
-    rpc,
-)
+from k3s_daas.chain.transport import SERVICE_INFO, Link, NotFound, Transport, describe, mask
 
 _FIELDS = (
     "sequence_number",

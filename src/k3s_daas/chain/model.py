@@ -58,6 +58,17 @@ class CheckpointEvents:
 
 
 @dataclass(frozen=True)
+class Unsigned:
+    """A transaction that `sender` may sign: `encoded` is the BCS of its TransactionData, `digest` its name
+    on-chain. Good until one of the coins or owned objects that it names changes."""
+
+    sender: str
+    encoded: bytes
+    digest: str
+    gas_budget_mist: int
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a transaction would do. `gas_mist` is the net cost; a refund is negative."""
 

@@ -1,8 +1,8 @@
 """Channels to the endpoints, and the one place that decides which failure is worth another endpoint.
 
-pysui brings the generated `sui.rpc.v2` messages and stubs. Its client is not used: it needs a configuration
-that wants to be a file with the private key in it, hard-wires TLS, lets connection errors escape raw and
-submits transactions whose simulation failed.
+pysui brings the generated `sui.rpc.v2` messages and stubs (messages.py). Its client is not used: it needs a
+configuration that wants to be a file with the private key in it, hard-wires TLS, lets connection errors
+escape raw and submits transactions whose simulation failed.
 """
 
 from __future__ import annotations
@@ -14,17 +14,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import certifi
-import pysui.sui.sui_grpc.suimsgs.google.protobuf as protobuf
-import pysui.sui.sui_grpc.suimsgs.sui.rpc.v2 as sui_rpc_v2
 from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from k3s_daas.chain.endpoints import CHAIN_IDS, Endpoint
 from k3s_daas.chain.errors import ChainError, ChainUnreachable, RpcFailed, WrongNetwork
-
-#: Half of the generated code is typed as optional of anything: taken for what it is.
-rpc: Any = sui_rpc_v2
+from k3s_daas.chain.messages import protobuf, rpc
 
 #: Picks the method to call, such as `lambda link: link.ledger.get_object`.
 Pick = Callable[["Link"], Callable[[Any], Awaitable[Any]]]

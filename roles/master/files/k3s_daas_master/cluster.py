@@ -50,6 +50,7 @@ LABEL_LOCKED = "k3s-daas/locked"
 FINALIZER = "k3s-daas/node-password"
 ANNOTATION_CREATED_MS = "k3s-daas/created-ms"
 ANNOTATION_CORDONED = "k3s-daas/cordoned"
+ANNOTATION_LEAVING = "k3s-daas/leaving"
 
 
 class ClusterError(Exception):
@@ -250,9 +251,13 @@ class Cluster:
         """Undo `cordon`; False when there is no such node."""
         return await self._schedulable(node_id, True)
 
-    async def _schedulable(self, node_id: str, on: bool) -> bool:
+    async def cordon_for_leave(self, node_id: str) -> bool:
+        """Like `cordon`, but not taken back when the worker isn't jailed: its owner wants it so."""
+        return await self._schedulable(node_id, False, ANNOTATION_LEAVING)
+
+    async def _schedulable(self, node_id: str, on: bool, annotation: str = ANNOTATION_CORDONED) -> bool:
         patch = {
-            "metadata": {"annotations": {ANNOTATION_CORDONED: None if on else "true"}},
+            "metadata": {"annotations": {annotation: None if on else "true"}},
             "spec": {"unschedulable": None if on else True},
         }
         with calls(f"cordon {node_id}") as outcome:

@@ -51,6 +51,10 @@ class RegisterBody(_Body):
     public_key: Annotated[str, Field(max_length=64)] | None = None
 
 
+class DrainBody(_Body):
+    """A worker's wish to have its node emptied; `timestamp_ms` as in a heartbeat."""
+
+
 class HeartbeatBody(_Body):
     """A heartbeat. Everything but name and time is for display only."""
 
@@ -96,6 +100,10 @@ def api_app(state: State) -> Starlette:
             state.fleet.wake()
         return JSONResponse({"status": status})
 
+    async def drain(request: Request) -> Response:
+        body = _validated(DrainBody, await read_json(request))
+        return JSONResponse(await state.drainer.drain(_token(request), body.node_id, body.timestamp_ms))
+
     async def workers(_: Request) -> Response:
         return JSONResponse(state.workers())
 
@@ -126,6 +134,7 @@ def api_app(state: State) -> Starlette:
                 methods=["POST"],
             ),
             *request_http.routes(state),
+            Route("/api/v1/nodes/drain", _counted(drain, state.metrics.drains, state), methods=["POST"]),
             Route("/api/v1/workers", workers),
             *findings_http.routes(state),
             *kubeconfig_api.routes(state),

@@ -36,6 +36,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.drains = Counter(
+            "k3s_daas_drains",
+            "Drains that workers asked for, by outcome (ok or an error code)",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.token_reviews = Counter(
             "k3s_daas_token_reviews",
             "Token reviews by outcome (authenticated, refused or an error code)",

@@ -25,6 +25,7 @@ from k3s_daas_master.cluster import Cluster, ClusterError
 from k3s_daas_master.config import Config
 from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.doubts import Doubts
+from k3s_daas_master.drain import Drainer
 from k3s_daas_master.drains import DrainWatch
 from k3s_daas_master.errors import StateError
 from k3s_daas_master.executor import Executor
@@ -211,6 +212,7 @@ def assemble(
         remover=remover,
         node_watch=node_watch,
         registrar=registrar,
+        drainer=Drainer(index=index, view=view, store=store, cluster=cluster, clock=clock),
         heartbeats=heartbeats,
         operators=operators,
         gas=gas,

@@ -8,6 +8,7 @@ from typing import Any
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
 from k3s_daas_master.disruption import Disruption
+from k3s_daas_master.drain import Drainer
 from k3s_daas_master.fleet import Fleet
 from k3s_daas_master.follower import Follower
 from k3s_daas_master.freshness import STALE_MS, ChainView
@@ -45,6 +46,7 @@ class State:
     remover: Remover
     node_watch: NodeWatch
     registrar: Registrar
+    drainer: Drainer
     heartbeats: Heartbeats
     operators: Operators
     gas: GasWatch

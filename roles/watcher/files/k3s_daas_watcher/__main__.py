@@ -13,12 +13,17 @@ from k3s_daas import logs
 
 from . import agent_control, config, register_command, sealfile, service, signing
 from .agent import KubeletProbe
+from .api import Api, application
 from .clock import SystemClock
-from .connect import readers
+from .connect import leave_builder, readers
 from .control import Control
 from .errors import Exit, Refusal
 from .findings import SIMULATED_NOTICE, check_tee
+from .guard import Guard
+from .hostusage import HostMeter
+from .pods import KubeletPods
 from .state import StateStore
+from .unstake import Unstaker
 from .watcher import Watcher
 
 log = logs.get_logger("k3s_daas_watcher")
@@ -85,19 +90,24 @@ async def _serve(path: Path, token_file: Path | None, key_file: Path | None) -> 
     key = signing.load(signing.find(key_file))
     clock = SystemClock()
     state_dir = Path(settings.state_dir)
+    root = Control(state_dir, Path(settings.confirmation_file), settings.node_id)
     watcher = Watcher(
         settings,
         token,
         readers(settings),
         StateStore(state_dir, settings.node_id),
-        Control(state_dir, Path(settings.confirmation_file), settings.node_id),
+        root,
         KubeletProbe(settings.agent_unit, settings.kubelet_health_url),
         clock,
         key=key,
+        usage=HostMeter(clock.monotonic).look,
+        pods=KubeletPods(settings.node_id, Path(settings.kubelet_credentials_dir)),
     )
+    unstaker = Unstaker(watcher, clock, leave_builder(settings))
+    app = application(Api(watcher, clock, Guard(token, clock), root, unstaker))
     stop = asyncio.Event()
     service.stop_on_signals(stop)
-    return await service.serve(watcher, clock, service.bind(settings.listen), stop)
+    return await service.serve(watcher, app, clock, service.bind(settings.listen), stop)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Protocol
 
 import httpx
-import psutil  # type: ignore[import-untyped]
-
-from .master_client import Usage
 
 PROBE_TIMEOUT_S = 3.0
-# The kubelet keeps one directory per pod here, and anybody may list it; its API wants node credentials.
-POD_LOGS = Path("/var/log/pods")
 
 
 class AgentState(StrEnum):
@@ -85,20 +79,3 @@ class KubeletProbe:
             await process.wait()
             return ""
         return output.decode("ascii", "replace").strip()
-
-
-def usage(path: str = "/") -> Usage:
-    """How busy this host is, in percent; CPU since the last call. Doesn't block."""
-    return Usage(
-        cpu_percent=psutil.cpu_percent(interval=None),
-        memory_percent=psutil.virtual_memory().percent,
-        disk_percent=psutil.disk_usage(path).percent,
-    )
-
-
-def running_pods(directory: Path = POD_LOGS) -> int:
-    """Pods this node holds, by the kubelet's log directories; 0 where there are none yet."""
-    try:
-        return sum(1 for entry in directory.iterdir() if entry.name.count("_") == 2)
-    except OSError:
-        return 0

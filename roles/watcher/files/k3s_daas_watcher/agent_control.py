@@ -1,4 +1,4 @@
-"""The root oneshot: takes the watcher's request and stops or restarts the agent. Nothing else.
+"""The root oneshot: takes the watcher's request and stops or restarts the agent, or has it registered anew.
 
 `stop` is for good: it first leaves a marker that the agent's `ConditionPathExists=!` looks at, so neither
 systemd's own restart nor a reboot brings the agent back, then stops the unit and kills what it left. Only
@@ -45,6 +45,8 @@ class Systemd(Protocol):
 
     def restart(self, unit: str) -> None: ...
 
+    def start(self, unit: str) -> None: ...
+
     def show(self, unit: str) -> dict[str, str]: ...
 
 
@@ -66,6 +68,10 @@ class Systemctl:
     def restart(self, unit: str) -> None:
         # An agent that can't reach its server stays in "activating" for long; nobody waits for that.
         self._run("restart", "--no-block", unit, timeout_s=10)
+
+    def start(self, unit: str) -> None:
+        # A registration waits for chain and master, longer than this request may take.
+        self._run("start", "--no-block", unit, timeout_s=10)
 
     def show(self, unit: str) -> dict[str, str]:
         text = self._run("show", "--property=ActiveState,ControlGroup", unit, timeout_s=5)
@@ -147,9 +153,12 @@ def run(
         log.error("request refused", why=str(error))
         return Exit.FAILED
     try:
-        detail = _stop(config, request, systemd, pods) if request.action == "stop" else None
-        if request.action == "restart":
+        if request.action == "stop":
+            detail = _stop(config, request, systemd, pods)
+        elif request.action == "restart":
             detail = _restart(config, systemd)
+        else:
+            detail = _register(config, systemd)
         result = "done"
     except (ControlError, OSError, subprocess.TimeoutExpired) as error:
         result, detail = "failed", str(error)[:500]
@@ -161,7 +170,7 @@ def run(
             "id": request.id,
             "action": request.action,
             "result": result,
-            "detail": detail or "",
+            "detail": detail,
             "finished_at_ms": now_ms(),
         }
     )
@@ -191,10 +200,20 @@ def _stop(config: WatcherConfig, request: Request, systemd: Systemd, pods: Pods)
 
 
 def _restart(config: WatcherConfig, systemd: Systemd) -> str:
-    if Path(config.stop_marker).exists():
-        raise ControlError(f"{config.stop_marker} is there: this worker's agent stays stopped")
+    _check_not_stopped(config)
     systemd.restart(config.agent_unit)
     return f"{config.agent_unit} restarting"
+
+
+def _register(config: WatcherConfig, systemd: Systemd) -> str:
+    _check_not_stopped(config)
+    systemd.start(config.register_unit)
+    return f"{config.register_unit} started; its journal tells what came of it"
+
+
+def _check_not_stopped(config: WatcherConfig) -> None:
+    if Path(config.stop_marker).exists():
+        raise ControlError(f"{config.stop_marker} is there: this worker's agent stays stopped")
 
 
 def _check_directory(directory: Path, owner_uid: int) -> None:

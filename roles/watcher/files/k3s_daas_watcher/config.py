@@ -15,11 +15,12 @@ from k3s_daas.listening import split_listen
 
 from .errors import Exit, Refusal
 
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+#: An RFC 1123 label.
+LABEL = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
 def _node_id(value: str) -> str:
-    if not _LABEL.fullmatch(value):
+    if not re.match(LABEL, value) or value.endswith("\n"):
         raise ValueError("wanted an RFC 1123 label: a-z, 0-9 and '-', at most 63, no '-' at the ends")
     return value
 
@@ -74,6 +75,11 @@ class WatcherConfig(ChainConfig):
     listen: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:10280"
     state_dir: AbsolutePath = "/var/lib/k3s-daas-watcher"
     agent_unit: Annotated[str, AfterValidator(_unit)] = "k3s-agent.service"
+    register_unit: Annotated[str, AfterValidator(_unit)] = "k3s-daas-register.service"
+    # What runs the pods, as the agent was told. There is no third one.
+    runtime: Literal["containerd", "docker"] = "containerd"
+    # Where root puts a copy of the kubelet's certificate and key.
+    kubelet_credentials_dir: AbsolutePath = "/run/k3s-daas-kubelet"
     kubelet_health_url: Annotated[str, AfterValidator(_loopback_url)] = "http://127.0.0.1:10248/healthz"
     # Root's answer to a request, and root's word that the agent must not be started again.
     confirmation_file: AbsolutePath = "/run/k3s-daas/agent-control.done"

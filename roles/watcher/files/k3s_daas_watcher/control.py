@@ -1,9 +1,10 @@
-"""How the unprivileged watcher asks root to stop or restart the agent, and how root answers.
+"""How the unprivileged watcher asks root to stop or restart the agent or to register anew, and the answer.
 
 Request: `<state_dir>/agent-control.json`, written by the watcher, at most 2 KiB of JSON:
 
-    {"schema": 1, "id": "<32 hex digits>", "action": "stop" | "restart",
-     "reason": "slashed" | "agent_unhealthy", "node_id": "...", "requested_at_ms": 1700000000000}
+    {"schema": 1, "id": "<32 hex digits>", "action": "stop" | "restart" | "register",
+     "reason": "slashed" | "agent_unhealthy" | "commanded", "node_id": "...",
+     "requested_at_ms": 1700000000000}
 
 A path unit (PathExists=) starts `k3s-daas-watcher agent-control` as root, which takes the request away,
 checks it, acts, and answers in a file that only root can write (`/run/k3s-daas/agent-control.done`):
@@ -31,6 +32,10 @@ REQUEST_NAME = "agent-control.json"
 MAX_BYTES = 2048
 
 
+Action = Literal["stop", "restart", "register"]
+Reason = Literal["slashed", "agent_unhealthy", "commanded"]
+
+
 class ControlError(Exception):
     """A request or an answer that is not to be believed; the text says why."""
 
@@ -42,8 +47,8 @@ class Request(BaseModel):
 
     version: Annotated[Literal[1], Field(alias="schema")]
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    action: Literal["stop", "restart"]
-    reason: Literal["slashed", "agent_unhealthy"]
+    action: Action
+    reason: Reason
     node_id: NodeId
     requested_at_ms: Annotated[int, Field(ge=0)]
 
@@ -55,7 +60,7 @@ class Answer(BaseModel):
 
     version: Annotated[Literal[1], Field(alias="schema")]
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    action: Literal["stop", "restart"]
+    action: Action
     result: Literal["done", "failed"]
     detail: Annotated[str, Field(max_length=500)] = ""
     finished_at_ms: Annotated[int, Field(ge=0)]
@@ -70,12 +75,11 @@ class Control:
         self._node_id = node_id
         self._root_uid = root_uid
 
-    def ask(
-        self,
-        action: Literal["stop", "restart"],
-        reason: Literal["slashed", "agent_unhealthy"],
-        now_ms: int,
-    ) -> str:
+    def pending(self) -> bool:
+        """Whether root hasn't taken the last request yet."""
+        return self._request_path.exists()
+
+    def ask(self, action: Action, reason: Reason, now_ms: int) -> str:
         """Write a request (it replaces one not yet taken); returns its id. Raises OSError."""
         request = Request.model_validate(
             {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import ssl
-from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from .signing import SIGNATURE_HEADER, HeartbeatKey
 MAX_ANSWER_BYTES = 64 * 1024
 REGISTER_PATH = "/api/v1/register-worker"
 HEARTBEAT_PATH = "/api/v1/nodes/heartbeat"
+DRAIN_PATH = "/api/v1/nodes/drain"
 TOKEN_HEADER = "X-Seal-Token"  # noqa: S105 - a header's name
 
 
@@ -55,13 +55,14 @@ class Registered(BaseModel):
     ca_pem: Annotated[str, Field(max_length=MAX_ANSWER_BYTES)]
 
 
-@dataclass(frozen=True)
-class Usage:
-    """For display only; the master decides nothing by it."""
+class Drained(BaseModel):
+    """The answer to one step of a drain: what is left on the node, of which some are named."""
 
-    cpu_percent: float
-    memory_percent: float
-    disk_percent: float
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    drained: bool
+    pods_left: Annotated[int, Field(ge=0)]
+    waiting_for: Annotated[list[Annotated[str, Field(max_length=600)]], Field(max_length=100)] = []
 
 
 class MasterClient:
@@ -102,7 +103,15 @@ class MasterClient:
         try:
             return Registered.model_validate(answer)
         except ValidationError as error:
-            raise _not_ours(self.endpoint, error) from None
+            raise _not_ours(self.endpoint, "the registration", error) from None
+
+    async def drain(self, node_id: str, timestamp_ms: int) -> Drained:
+        """One step of emptying this worker's node. Raises MasterUnreachable, MasterRefused."""
+        answer = await self._post(DRAIN_PATH, _json({"node_id": node_id, "timestamp_ms": timestamp_ms}))
+        try:
+            return Drained.model_validate(answer)
+        except ValidationError as error:
+            raise _not_ours(self.endpoint, "the drain", error) from None
 
     async def heartbeat(self, body: dict[str, Any], key: HeartbeatKey | None = None) -> str:
         """Send one heartbeat, signed with `key`; returns the on-chain status the master knows.
@@ -188,10 +197,10 @@ def _refused(status: int, answer: Any, retry_after: str | None) -> MasterRefused
     )
 
 
-def _not_ours(endpoint: str, error: ValidationError) -> MasterUnreachable:
+def _not_ours(endpoint: str, what: str, error: ValidationError) -> MasterUnreachable:
     # Places and kinds only: the values are the secrets.
     problems = "; ".join(
         f"{'.'.join(map(str, p['loc']))}: {p['type']}"
         for p in error.errors(include_url=False, include_input=False)
     )
-    return MasterUnreachable(f"{endpoint} answered the registration unlike our master does: {problems[:300]}")
+    return MasterUnreachable(f"{endpoint} answered {what} unlike our master does: {problems[:300]}")

@@ -25,6 +25,7 @@ from .errors import Exit, Refusal
 from .files import write_atomic
 from .findings import check_tee, check_worker, master_refusal
 from .master_client import MasterClient, MasterRefused, MasterUnreachable, Registered
+from .pinned import FetchCa, pinned_ca
 from .signing import HeartbeatKey
 
 # Things that pass by themselves: a master or endpoint that lags behind a transaction made a moment ago.
@@ -43,7 +44,6 @@ _PASSING = {
 }
 
 T = TypeVar("T")
-FetchCa = Callable[[str, bytes], bytes]
 
 
 @dataclass(frozen=True)
@@ -129,31 +129,6 @@ async def _find_master(config: WatcherConfig, token: str, readers: Sequence[Read
 
 async def _fetch_ca(master: Master, fetch_ca: FetchCa) -> bytes:
     return await asyncio.to_thread(pinned_ca, master.api_server, master.ca_hash, fetch_ca)
-
-
-def pinned_ca(api_server: str, ca_hash: bytes, fetch_ca: FetchCa = join.fetch_cacerts) -> bytes:
-    """The CA bundle at `api_server` that has the on-chain hash. Blocks. Raises Refusal."""
-    try:
-        return fetch_ca(api_server, ca_hash)
-    except join.CaMismatch as error:
-        raise Refusal(
-            "ca_mismatch",
-            f"{api_server} shows another CA than the chain names",
-            found=error.found,
-            wanted=error.wanted,
-            fix="find out who answers there; if the CA was renewed, let the master announce it "
-            "(playbooks/master.yml); the seal token was not sent",
-            exit_code=Exit.CA_MISMATCH,
-        ) from None
-    except join.JoinError as error:
-        raise Refusal(
-            "cacerts_unreachable",
-            "the cluster's CA can't be fetched",
-            found=str(error),
-            wanted=f"the CA bundle at {api_server}/cacerts",
-            fix="check that k3s runs on the master and that this host reaches its port",
-            exit_code=Exit.MASTER_UNREACHABLE,
-        ) from None
 
 
 async def _ask(client: MasterClient, node_id: str, key: HeartbeatKey | None, clock: Clock) -> Registered:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 
-import uvicorn
+from starlette.applications import Starlette
 
 from k3s_daas import listening, logs, systemd
 
 from .clock import Clock
 from .errors import Exit, Refusal
-from .health import application
+from .httpserver import Server
 from .watcher import Slashed, Watcher
 
 log = logs.get_logger(__name__)
@@ -23,22 +22,16 @@ log = logs.get_logger(__name__)
 STEP_LIMIT_S = 45.0
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: this process has one owner of SIGTERM, and it isn't uvicorn."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-async def serve(watcher: Watcher, clock: Clock, sock: socket.socket, stop: asyncio.Event) -> Exit:
-    """Run until `stop` is set or the worker is slashed. Closes `sock`."""
+async def serve(
+    watcher: Watcher, app: Starlette, clock: Clock, sock: socket.socket, stop: asyncio.Event
+) -> Exit:
+    """Run until `stop` is set or the worker is slashed; serve `app` on `sock` meanwhile. Closes `sock`."""
     try:
         if watcher.store.slashed:
             return await _shut_down(watcher, stop)
         # Before READY: a worker slashed while this host was down must not look started.
         await watcher.check_chain()
-        return await _run(watcher, clock, sock, stop)
+        return await _run(watcher, app, clock, sock, stop)
     except Slashed:
         return await _shut_down(watcher, stop)
     finally:
@@ -59,18 +52,11 @@ async def _shut_down(watcher: Watcher, stop: asyncio.Event) -> Exit:
     return Exit.STOP_UNCONFIRMED
 
 
-async def _run(watcher: Watcher, clock: Clock, sock: socket.socket, stop: asyncio.Event) -> Exit:
+async def _run(
+    watcher: Watcher, app: Starlette, clock: Clock, sock: socket.socket, stop: asyncio.Event
+) -> Exit:
     config = watcher.config
-    server = _Server(
-        uvicorn.Config(
-            application(watcher, clock),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            limit_concurrency=32,
-        )
-    )
+    server = Server(app)
     loops = {
         asyncio.create_task(
             _every(watcher, clock, "chain", watcher.check_chain, config.chain_poll_s, wait_first=True),
@@ -100,7 +86,7 @@ async def _run(watcher: Watcher, clock: Clock, sock: socket.socket, stop: asynci
         systemd.stopping()
         return Exit.OK
     finally:
-        server.should_exit = True
+        server.stop()
         rest = {*loops, watchdog, stopped}
         for task in rest:
             task.cancel()

@@ -43,6 +43,15 @@ class Slashed(BaseModel):
     seen_at_ms: int
 
 
+class Alert(BaseModel):
+    """An alert that was raised and not cleared; time in ms since the epoch."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    raised_at_ms: int
+    detail: str
+
+
 class State(BaseModel):
     """Times in ms since the epoch; None for "never"."""
 
@@ -64,6 +73,7 @@ class State(BaseModel):
     token_expires_at_ms: int | None = None
     restarts: int = 0
     next_restart_ms: int = 0
+    alerts: dict[str, Alert] = {}
     master: KnownMaster | None = None
 
 
@@ -75,6 +85,8 @@ class StateStore:
         self._slashed = state_dir / SLASHED_NAME
         self.state = self._load(node_id)
         self._written = b""
+        #: Why the state can't be written now; empty when it can.
+        self.problem = ""
 
     def _load(self, node_id: str) -> State:
         fresh = State(node_id=node_id)
@@ -98,9 +110,13 @@ class StateStore:
         try:
             write_atomic(self._path, data)
         except OSError as error:
-            log.error("state can't be written", path=str(self._path), why=os.strerror(error.errno or 0))
+            problem = f"{self._path}: {os.strerror(error.errno or 0)}"
+            if problem != self.problem:
+                # Once, not every ten seconds.
+                log.error("state can't be written", path=str(self._path), why=os.strerror(error.errno or 0))
+            self.problem = problem
             return
-        self._written = data
+        self._written, self.problem = data, ""
 
     @property
     def slashed(self) -> bool:

@@ -7,54 +7,47 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from k3s_daas import join, logs
 from k3s_daas.registry.model import Master, WorkerStatus
 
-from . import agent
-from .agent import AgentProbe, AgentReport, AgentState
-from .chainview import EndpointAnswer, Outcome, Reader, Sighting, look
+from . import alerts
+from .agent import AgentProbe, AgentState
+from .chainview import Reader, Sighting, View, look
 from .clock import Clock
 from .config import WatcherConfig
 from .control import Control
 from .errors import Exit, Refusal
 from .findings import master_refusal
-from .master_client import MasterClient, MasterRefused, MasterUnreachable, Usage
-from .register import FetchCa, pinned_ca
+from .hostusage import HostUsage
+from .live import FAILURES_BEFORE_RESTART, NOT_REGISTERED, RESTART_CAP, Live
+from .master_client import MasterClient, MasterRefused, MasterUnreachable
+from .pinned import FetchCa, pinned_ca
 from .signing import HeartbeatKey
 from .state import KnownMaster, StateStore
 
 log = logs.get_logger(__name__)
 
-FAILURES_BEFORE_RESTART = 3
 RESTART_BACKOFF_MS = 60_000
 RESTART_BACKOFF_CAP_MS = 3_600_000
-RESTART_CAP = 8
 # The master takes timestamps within 60 s of its own clock.
 CLOCK_SKEW_MS = 60_000
 # Two hours of heartbeats: how far the clock can go back without a moment coming twice by chance.
 SIGNED_KEPT = 256
 CONFIRMATION_WAIT_S = 20.0
-NOT_REGISTERED = "not_registered"
 
 
 class Slashed(Exception):
     """The chain says this worker is slashed. Final."""
 
 
-@dataclass
-class Live:
-    """What is known about this run only; the rest is in the persisted state. For /health."""
+class Pods(Protocol):
+    """Counts the pods that run on this node; never raises."""
 
-    outcome: Outcome | None = None
-    chain_detail: str = ""
-    answers: tuple[EndpointAnswer, ...] = ()
-    agent: AgentReport | None = None
-    failure_detail: str = ""
-    slash_proposed: bool = False
-    progress: dict[str, float] = field(default_factory=dict)
+    async def count(self, api_server: str, ca_pem: str) -> int | None: ...
+
+    async def close(self) -> None: ...
 
 
 class Watcher:
@@ -71,9 +64,9 @@ class Watcher:
         clock: Clock,
         *,
         key: HeartbeatKey | None = None,
+        usage: Callable[[], HostUsage],
+        pods: Pods,
         fetch_ca: FetchCa = join.fetch_cacerts,
-        usage: Callable[[], Usage] = agent.usage,
-        pods: Callable[[], int] = agent.running_pods,
     ) -> None:
         self.config = config
         self.store = store
@@ -85,8 +78,9 @@ class Watcher:
         self._probe = probe
         self._clock = clock
         self._fetch_ca = fetch_ca
-        self._usage = usage
+        self.usage = usage
         self._pods = pods
+        self._looking = asyncio.Lock()
         self._client: MasterClient | None = None
         self._client_of: KnownMaster | None = None
         self._announced: Master | None = None
@@ -95,24 +89,32 @@ class Watcher:
         """Close every connection."""
         if self._client is not None:
             await self._client.close()
+        await self._pods.close()
         await asyncio.gather(*(reader.close() for reader in self._readers))
 
     # --- chain ---
 
+    async def look(self) -> View:
+        """What all endpoints say now."""
+        # One look at a time: the readers connect when first used.
+        async with self._looking:
+            return await look(self._readers, self.config.node_id, self.config.wanted_answers)
+
     async def check_chain(self) -> None:
         """Look at the stake once. Raises Slashed; every other finding is recorded and logged on change."""
-        view = await look(self._readers, self.config.node_id, self.config.wanted_answers)
+        view = await self.look()
         changed = view.outcome is not self.live.outcome
         self.live.outcome, self.live.answers = view.outcome, view.answers
         self.live.chain_detail = view.detail
         if view.sighting is None:
             if changed:
                 log.warning("chain view lost", kind=view.outcome.value, detail=view.detail)
+            self._save()
             return
         if changed:
             log.info("chain view good", endpoints=len(view.answers), detail=view.detail)
         self._record(view.sighting)
-        self.store.save()
+        self._save()
         if self.store.state.status == WorkerStatus.SLASHED:
             raise Slashed
 
@@ -130,12 +132,18 @@ class Watcher:
         if sighting.master is not None and sighting.master.endpoint:
             self._announced = sighting.master
 
+    def _save(self) -> None:
+        alerts.update(self.config, self.store.state, self.live, self._clock.now_ms())
+        self.store.save()
+        self.live.state_problem = self.store.problem
+
     # --- heartbeat ---
 
     async def beat(self) -> bool:
         """Send one heartbeat; True when the master took it. Raises Slashed when the chain confirms one."""
         try:
-            client = await self._master()
+            client = await self.master()
+            await self._count_pods()
             await self._send(client)
         except Refusal as refusal:
             await self._failed(refusal)
@@ -146,23 +154,33 @@ class Watcher:
         state.last_heartbeat_ms = self._clock.now_ms()
         state.consecutive_failures, state.last_failure = 0, None
         state.restarts, state.next_restart_ms = 0, 0
-        self.live.failure_detail = ""
-        self.store.save()
+        self.live.failure = None
+        self.live.beats += 1
+        if "agent_unhealthy" in state.alerts:
+            # Nobody else looks at an agent while heartbeats work, and the alert must have an end.
+            self.live.agent = await self._probe.look()
+        self._save()
         return True
+
+    async def _count_pods(self) -> None:
+        known = self.store.state.master
+        if known is not None:
+            self.live.pods = await self._pods.count(known.api_server, known.ca_pem)
+            self.live.pods_at_ms = self._clock.now_ms()
 
     async def _send(self, client: MasterClient) -> None:
         state = self.store.state
         before = state.timestamp_floor_ms
         state.timestamp_floor_ms = self._timestamp()
         # Before it is sent: killed in between, the next one must still be later.
-        self.store.save()
+        self._save()
         body: dict[str, Any] = {
             "node_id": self.config.node_id,
             "timestamp_ms": state.timestamp_floor_ms,
             "stake_status": state.status or "unknown",
             "stake_mist": state.stake_mist or 0,
-            "running_pods": self._pods(),
-            "resource_usage": asdict(self._usage()),
+            "running_pods": self.live.pods,
+            "resource_usage": self.usage().summary(),
         }
         try:
             await client.heartbeat(body, self._key)
@@ -184,8 +202,11 @@ class Watcher:
         state.signed_ms = [*state.signed_ms, moment][-SIGNED_KEPT:]
         return moment
 
-    async def _master(self) -> MasterClient:
-        """A client for the master that is on-chain, or for the last one known while the chain is dark."""
+    async def master(self) -> MasterClient:
+        """A client for the master that is on-chain, or for the last one known while the chain is dark.
+
+        Raises Refusal. It is this watcher's own: not to be closed.
+        """
         known, announced = self.store.state.master, self._announced
         if announced is not None and not _same(known, announced):
             ca = await asyncio.to_thread(pinned_ca, announced.api_server, announced.ca_hash, self._fetch_ca)
@@ -221,7 +242,7 @@ class Watcher:
         state = self.store.state
         state.consecutive_failures += 1
         state.last_failure = refusal.code
-        self.live.failure_detail = f"{refusal.message}: {refusal.found}"
+        self.live.failure = refusal
         log.warning(
             "heartbeat failed",
             kind=refusal.code,
@@ -230,12 +251,12 @@ class Watcher:
             wanted=refusal.wanted,
             fix=refusal.fix,
         )
-        self.store.save()
         if refusal.code == "worker_slashed":
             # The master's word alone stops nothing: the chain decides, and is asked now.
             await self.check_chain()
         if state.consecutive_failures >= FAILURES_BEFORE_RESTART:
             await self._consider_restart()
+        self._save()
 
     # --- agent ---
 
@@ -261,7 +282,6 @@ class Watcher:
         state.restarts += 1
         state.next_restart_ms = now + min(RESTART_BACKOFF_MS << (state.restarts - 1), RESTART_BACKOFF_CAP_MS)
         log.warning("agent unhealthy, restart requested", detail=self.live.agent.detail, nth=state.restarts)
-        self.store.save()
 
     async def shut_down_agent(self) -> Exit:
         """Have root stop the agent for good; the exit code says whether root confirmed it."""
