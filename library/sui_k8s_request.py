@@ -16,7 +16,6 @@ description:
   - A request of this wallet with the same payload that is still open is not submitted again. One that has
     ended is forgotten on-chain, so the same payload can be asked for once more.
   - Needs a staked worker of the wallet.
-  - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   payload:
     description: What is to be run, such as a manifest. Hand it to the master by other means.
@@ -36,49 +35,7 @@ options:
     description: Node ids to choose from, 1 to 32, the first of equals. The best of all when not given.
     type: list
     elements: str
-  package_id:
-    description: Id of the published package.
-    type: str
-    required: true
-  original_package_id:
-    description: Id of the package's first version, where it was upgraded since.
-    type: str
-  registry_id:
-    description: Id of the registry.
-    type: str
-    required: true
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
-  key_file:
-    description:
-      - Path of the owner's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
-      - The key stays in this file and in the module's memory.
-    type: path
-    required: true
-attributes:
-  check_mode:
-    support: full
-    description: Checks and simulates everything, sends nothing.
-  diff_mode:
-    support: full
-author:
-  - K3s-DaaS authors
+extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 """
 
 EXAMPLES = r"""
@@ -112,10 +69,7 @@ payload_hash:
   type: str
   returned: success
 preview:
-  description:
-    - What the operator agrees to, also in check mode. C(summary) says it in sentences, the rest in figures,
-      C(gas_estimate_mist), C(stake_locked_mist), C(stake_returned_mist), C(balance_before_mist),
-      C(balance_after_mist), C(transactions) and C(slash_conditions).
+  description: What the operator agrees to; see the notes.
   type: dict
   returned: success
 digests:
@@ -124,7 +78,7 @@ digests:
   elements: str
   returned: success
 gas_mist:
-  description: What they cost, or in check mode would cost, in MIST; null where that can't be known yet.
+  description: What they cost, or would cost, in MIST.
   type: int
   returned: success
 """
@@ -132,18 +86,7 @@ gas_mist:
 import hashlib
 import re
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import (
-    CONNECTION_SPEC,
-    KEY_SPEC,
-    REGISTRY_SPEC,
-    Refused,
-    connect,
-    open_registry,
-    perform,
-    registry_ids,
-    run,
-)
+from ansible.module_utils.k3s_daas_chain import Refused, open_registry, perform, start
 
 try:
     from k3s_daas.registry import RequestScheduled, parse_event
@@ -151,7 +94,7 @@ try:
     from k3s_daas.registry.requests import plan_request
     from k3s_daas.units import parse_sui
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
 
 
 def hash_of(module):
@@ -165,14 +108,11 @@ def hash_of(module):
 
 async def work(module):
     payload_hash, deposit = hash_of(module), parse_sui(module.params["deposit"])
-    if not registry_ids(module, "package_id", "registry_id"):
-        raise Refused("Nobody serves requests in a registry that would only be created by this run.")
-    async with await connect(module) as chain:
-        registry = open_registry(module, chain)
+    async with open_registry(module) as registry:
         wanted = (payload_hash, module.params["priority"], deposit, module.params["candidates"])
         known, candidates, operation = await plan_request(registry, *wanted)
-        result, events = await perform(module, chain, operation)
-        parsed = [parse_event(event, registry.deployment) for event in events]
+        result, done = await perform(module, registry.chain, operation)
+        parsed = [parse_event(event, registry.deployment) for event in done.events]
         made = next((event for event in parsed if isinstance(event, RequestScheduled)), known)
         request = to_json(made)
         return result | {
@@ -191,13 +131,8 @@ def main():
         "deposit": {"type": "str", "required": True},
         "candidates": {"type": "list", "elements": "str"},
     }
-    module = AnsibleModule(
-        argument_spec=spec | CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC,
-        required_one_of=[("payload", "payload_hash")],
-        mutually_exclusive=[("payload", "payload_hash")],
-        supports_check_mode=True,
-    )
-    run(module, work)
+    one = [("payload", "payload_hash")]
+    start(work, spec, required_one_of=one, mutually_exclusive=one)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ async def plan_request(
         "comes back "
         f"when it isn't within {duration(REQUEST_WINDOW_MS)}.",
     ]
-    return None, asked, Operation([build], deposit_mist, 0, meaning)
+    return None, asked, Operation([build], deposit_mist, meaning=meaning)
 
 
 def _check(priority: int, deposit_mist: int, candidates: Sequence[str] | None) -> None:
