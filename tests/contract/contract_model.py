@@ -14,6 +14,7 @@ LAPSE_MS = 7 * DAY_MS
 PERIOD_MS = 180 * DAY_MS
 REQUEST_MS = 600_000
 SLOTS = 10
+MAX_OPEN = 10
 IN_SERVICE = ("Pending", "Active", "Busy", "Offline")
 
 
@@ -59,6 +60,7 @@ class Worker:
 @dataclass
 class Request:
     requester: str
+    proof: str
     node_id: str
     deposit: int
     deadline_ms: int
@@ -295,8 +297,10 @@ class Model:
                 best = score, node_id
         if best is None:
             return "ENoAvailableWorkers"
+        if sum(request.proof == proof for request in self.requests.values()) >= MAX_OPEN:
+            return "ETooManyOpenRequests"
         self.last_request += 1
-        self.requests[self.last_request] = Request(sender, best[1], deposit, now_ms + REQUEST_MS)
+        self.requests[self.last_request] = Request(sender, proof, best[1], deposit, now_ms + REQUEST_MS)
         self.workers[best[1]].workload += 1
         self.deposited += deposit
         return None
