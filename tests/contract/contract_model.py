@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from contract_masters import Masters
+
 SUI = 1_000_000_000
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -70,6 +72,7 @@ class Request:
 class Model:
     def __init__(self) -> None:
         self.terms = Terms()
+        self.masters = Masters()
         self.workers: dict[str, Worker] = {}
         self.requests: dict[int, Request] = {}
         self.last_request = 0
