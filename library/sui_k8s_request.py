@@ -61,46 +61,7 @@ options:
     description: Node ids to choose from, 1 to 32, the first of equals. The best of all when not given.
     type: list
     elements: str
-  package_id:
-    description: Id of the published package.
-    type: str
-    required: true
-  original_package_id:
-    description: Id of the package's first version, where it was upgraded since.
-    type: str
-  registry_id:
-    description: Id of the registry.
-    type: str
-    required: true
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description: Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
-  key_file:
-    description: Path of the owner's wallet key (C(suiprivkey1...) or base64), mode 0600.
-    type: path
-    required: true
-attributes:
-  check_mode:
-    support: full
-    description: Checks and simulates everything, sends nothing.
-  diff_mode:
-    support: full
-author:
-  - K3s-DaaS authors
+extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 """
 
 EXAMPLES = r"""
@@ -144,10 +105,7 @@ result:
   type: dict
   returned: with O(token_file), outside of check mode, when the request is completed
 preview:
-  description:
-    - What the operator agrees to, also in check mode. C(summary) says it in sentences, the rest in figures,
-      C(gas_estimate_mist), C(stake_locked_mist), C(stake_returned_mist), C(balance_before_mist),
-      C(balance_after_mist), C(transactions) and C(slash_conditions).
+  description: What the operator agrees to; see the notes.
   type: dict
   returned: success
 digests:
@@ -156,25 +114,14 @@ digests:
   elements: str
   returned: success
 gas_mist:
-  description: What they cost, or in check mode would cost, in MIST; null where that can't be known yet.
+  description: What they cost, or would cost, in MIST.
   type: int
   returned: success
 """
 
 import contextlib
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import (
-    CONNECTION_SPEC,
-    KEY_SPEC,
-    REGISTRY_SPEC,
-    Refused,
-    connect,
-    open_registry,
-    perform,
-    registry_ids,
-    run,
-)
+from ansible.module_utils.k3s_daas_chain import open_registry, perform, start
 
 try:
     from k3s_daas import tokenfile
@@ -187,7 +134,7 @@ try:
     from k3s_daas.tenancy import tenant_namespace
     from k3s_daas.units import parse_sui
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
 
 
 METHODS = ["get", "list", "apply", "delete", "scale", "logs"]
@@ -205,19 +152,17 @@ def body_of(params):
 async def work(module):
     params = module.params
     body, deposit = body_of(params), parse_sui(params["deposit"])
-    if not registry_ids(module, "package_id", "registry_id"):
-        raise Refused("Nobody serves requests in a registry that would only be created by this run.")
     token = params["token_file"] and tokenfile.read(params["token_file"])
-    async with await connect(module) as chain, contextlib.AsyncExitStack() as stack:
-        registry, api = open_registry(module, chain), None
-        Policy().check(parse(body), tenant_namespace(chain.require_address()))
+    async with open_registry(module) as registry, contextlib.AsyncExitStack() as stack:
+        api = None
+        Policy().check(parse(body), tenant_namespace(registry.chain.require_address()))
         wanted = (payload_hash(body), params["priority"], deposit, params["candidates"])
         known, candidates, operation = await plan_request(registry, *wanted)
         if token and not module.check_mode:
             api = await stack.enter_async_context(await RequestsApi.connect(registry, token))
             await api.greet()
-        result, events = await perform(module, chain, operation)
-        made = scheduled(events, registry.deployment) or known
+        result, done = await perform(module, registry.chain, operation)
+        made = scheduled(done.events, registry.deployment) or known
         if api is not None:
             served = finished(registry, api, made.request_id, body, params["wait_s"])
             result["status"], result["result"] = await served
@@ -231,8 +176,7 @@ async def work(module):
 
 def main():
     texts = {key: {"type": "str"} for key in TEXTS}
-    spec = CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC | texts
-    spec |= {
+    spec = texts | {
         "method": {"type": "str", "choices": METHODS, "required": True},
         "resource": {"type": "str", "required": True},
         "manifest": {"type": "dict"},
@@ -243,7 +187,7 @@ def main():
         "deposit": {"type": "str", "required": True},
         "candidates": {"type": "list", "elements": "str"},
     }
-    run(AnsibleModule(argument_spec=spec, supports_check_mode=True), work)
+    start(work, spec)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ description:
     capability and forgets what that master announced.
   - Sends it gas up to a bound, once it holds less than half of it. The master's key never leaves the master;
     the bound is all that can be lost with it.
-  - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   account:
     description:
@@ -27,49 +26,7 @@ options:
     description: Bound of the master's balance, in SUI or MIST; V(0) sends none.
     type: str
     default: "0.5"
-  package_id:
-    description: Id of the published package. In check mode it may be empty or V(published by this run).
-    type: str
-    required: true
-  original_package_id:
-    description: Id of the package's first version, where it was upgraded since.
-    type: str
-  registry_id:
-    description: Id of the registry. In check mode it may be empty or V(published by this run).
-    type: str
-    required: true
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
-  key_file:
-    description:
-      - Path of the operator's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
-      - The key stays in this file and in the module's memory.
-    type: path
-    required: true
-attributes:
-  check_mode:
-    support: full
-    description: Says what would be sent, sends nothing.
-  diff_mode:
-    support: full
-author:
-  - K3s-DaaS authors
+extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 """
 
 EXAMPLES = r"""
@@ -98,74 +55,63 @@ topped_up_mist:
   description: Gas sent, or to be sent, to the master, in MIST.
   type: int
   returned: success
-digest:
-  description: The transaction; empty when nothing was sent.
-  type: str
+preview:
+  description: What the operator agrees to; see the notes.
+  type: dict
+  returned: success
+digests:
+  description: The transactions that were sent.
+  type: list
+  elements: str
   returned: success
 gas_mist:
-  description: What the transaction cost, in MIST.
+  description: What they cost, or would cost, in MIST.
   type: int
   returned: success
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.k3s_daas_chain import (
-    CONNECTION_SPEC,
-    KEY_SPEC,
     PLANNED,
-    REGISTRY_SPEC,
-    connect,
+    foresee,
+    have_ids,
     open_registry,
-    registry_ids,
-    run,
+    perform,
+    start,
 )
 
 try:
     from k3s_daas.chain.bcs import normalize_address
+    from k3s_daas.registry.mastery import foreseen_master, plan_master
     from k3s_daas.units import parse_sui
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
 
 
 async def work(module):
     bound = parse_sui(module.params["gas"])
-    result = {"changed": True, "epoch": 0, "topped_up_mist": bound, "digest": "", "gas_mist": 0}
-    if not registry_ids(module, "package_id", "registry_id", "account"):
-        result["account"] = module.params["account"] or PLANNED
-        after = {"master": result["account"], "topped_up_mist": bound}
-        return result | {"diff": {"before": {"master": None, "topped_up_mist": 0}, "after": after}}
+    if not have_ids(module, "package_id", "registry_id", "account"):
+        account = module.params["account"] or PLANNED
+        result = await foresee(module, foreseen_master(account, bound))
+        return result | outcome(None, account, 0, bound)
     account = normalize_address(module.params["account"])
-    async with await connect(module) as chain:
-        registry = open_registry(module, chain)
-        master = await registry.master()
-        balance = await chain.balance(account)
-        appoint = master is None or master.account != account
-        # Not at every run: the master spends a little all the time, and nothing has changed for it.
-        top_up = bound - balance if balance < bound // 2 else 0
-        result |= {"changed": appoint or top_up > 0, "account": account, "topped_up_mist": top_up}
-        result["epoch"] = master.epoch if master and not appoint else 0
-        before = {"master": master.account if master else None, "topped_up_mist": 0}
-        result["diff"] = {"before": before, "after": {"master": account, "topped_up_mist": top_up}}
-        if appoint:
-            # Also in check mode: without the capability the real run would fail.
-            await registry.cap("OperatorCap")
-        if module.check_mode or not result["changed"]:
-            return result
-        if appoint:
-            receipt = await registry.appoint_master(account, top_up)
-            result["epoch"] = (await registry.master()).epoch
-        else:
-            receipt = await registry.send(account, top_up)
-        return result | {"digest": receipt.digest, "gas_mist": receipt.gas_mist}
+    async with open_registry(module) as registry:
+        before, top_up, operation = await plan_master(registry, account, bound)
+        result, _ = await perform(module, registry.chain, operation)
+        now = before if module.check_mode or not operation.builds else await registry.master()
+        epoch = now.epoch if now and now.account == account else 0
+        return result | outcome(before, account, epoch, top_up)
+
+
+def outcome(before, account, epoch, top_up):
+    diff = {
+        "before": {"master": before.account if before else None, "topped_up_mist": 0},
+        "after": {"master": account, "topped_up_mist": top_up},
+    }
+    return {"account": account, "epoch": epoch, "topped_up_mist": top_up, "diff": diff}
 
 
 def main():
-    spec = {
-        "account": {"type": "str", "required": True},
-        "gas": {"type": "str", "default": "0.5"},
-    }
-    spec |= CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC
-    run(AnsibleModule(argument_spec=spec, supports_check_mode=True), work)
+    start(work, {"account": {"type": "str", "required": True}, "gas": {"type": "str", "default": "0.5"}})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ description:
   - Compiles a Move package and publishes it, unless the wallet's address already holds the UpgradeCap of a
     package with the very same bytecode.
   - Upgrades a package only when told so, with V(latest), and only where its bytecode differs.
-  - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   path:
     description: Folder of the package, the one with Move.toml.
@@ -40,38 +39,7 @@ options:
   package_id:
     description: With V(latest), any version of the package to upgrade. Empty where there is none yet.
     type: str
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
-  key_file:
-    description:
-      - Path of the publisher's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
-      - The key stays in this file and in the module's memory.
-    type: path
-    required: true
-attributes:
-  check_mode:
-    support: full
-    description: Compiles and simulates, sends nothing.
-  diff_mode:
-    support: full
-author:
-  - K3s-DaaS authors
+extends_documentation_fragment: [k3s_daas, k3s_daas.signer]
 """
 
 EXAMPLES = r"""
@@ -117,9 +85,7 @@ bytecode_digest:
   type: str
   returned: success
 preview:
-  description:
-    - What the operator agrees to, also in check mode. C(summary) says it in sentences, who can upgrade the
-      package among them; the rest in figures.
+  description: What the operator agrees to; see the notes.
   type: dict
   returned: success
 digests:
@@ -128,28 +94,18 @@ digests:
   elements: str
   returned: success
 gas_mist:
-  description: What they cost, or in check mode would cost, in MIST.
+  description: What they cost, or would cost, in MIST.
   type: int
   returned: success
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import (
-    CONNECTION_SPEC,
-    KEY_SPEC,
-    PLANNED,
-    Refused,
-    connect,
-    is_planned,
-    perform,
-    run,
-)
+from ansible.module_utils.k3s_daas_chain import PLANNED, Refused, connect, is_planned, perform, start
 
 try:
     from k3s_daas.registry.compiler import compile_package
     from k3s_daas.registry.deploy import plan_package
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
 
 
 def compiled(module):
@@ -169,8 +125,8 @@ async def work(module):
     async with await connect(module) as chain:
         known = module.params["package_id"] if upgrade else None
         found, newer, operation = await plan_package(chain, package, known)
-        result, _, created = await perform(module, chain, operation, with_created=True)
-        now = created.get("package", [PLANNED])[0] if operation.builds else found.id
+        result, done = await perform(module, chain, operation)
+        now = done.created.get("package", [PLANNED])[0] if operation.builds else found.id
         before = {}
         if found is not None:
             before = {"package_id": found.id, "bytecode_digest": "another" if newer else package.digest.hex()}
@@ -195,7 +151,7 @@ def main():
         "state": {"type": "str", "choices": ["present", "latest"], "default": "present"},
         "package_id": {"type": "str"},
     }
-    run(AnsibleModule(argument_spec=spec | CONNECTION_SPEC | KEY_SPEC, supports_check_mode=True), work)
+    start(work, spec, registry=False)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
 #!/usr/bin/python
 # Copyright the K3s-DaaS authors
 # SPDX-License-Identifier: Apache-2.0
-"""Create the registry of a fleet, or find it, and migrate it to an upgraded package."""
+"""Create the registry of a fleet, change its settings, and migrate it to an upgraded package."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: sui_registry
-short_description: Create the registry of a fleet once
+short_description: Create the registry of a fleet once, and change its settings
 version_added: "0.1.0"
 description:
   - Creates a registry, unless the wallet's address already administers one of that name in the package.
-  - What a registry was created with can't be changed. Only the list of allowed owners can.
+  - Brings the settings of one that is there to what is asked for. New terms count for workers that stake from
+    then on; the others keep those they staked under.
   - Its four capabilities (admin, operator, slasher, arbiter) go to the wallet's address; see M(sui_caps).
   - A registry of an older version of the package is migrated to that of O(package_id), which older versions
     can't use any more.
-  - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   name:
     description: Name of the registry, unique among the wallet's registries.
@@ -27,7 +27,7 @@ options:
     type: str
     required: true
   open:
-    description: Whether anybody may stake, or only O(allowed_owners).
+    description: Whether anybody may stake, or only O(allowed_owners). Fixed once the registry is there.
     type: bool
     required: true
   allowed_owners:
@@ -51,46 +51,33 @@ options:
     type: int
     default: 5000
   require_attestation:
-    description: Whether only an attested master is taken.
+    description:
+      - Whether only an attested master is taken. It can be turned on later, which ends a master without
+        attestation at once, and never off again.
     type: bool
     required: true
+  reward_rates:
+    description: What workers earn of the reward pool. Left as it is when not given; all 0 at first.
+    type: dict
+    suboptions:
+      per_request:
+        description: For each served request, in SUI or MIST.
+        type: str
+        required: true
+      per_ready_hour:
+        description: For each hour of Ready time, in SUI or MIST.
+        type: str
+        required: true
+      cap_per_epoch:
+        description: The most that one worker earns in one Sui epoch, in SUI or MIST.
+        type: str
+        required: true
   state:
     description: A registry holds other people's money and can't be deleted.
     type: str
     choices: [present]
     default: present
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
-  key_file:
-    description:
-      - Path of the administrator's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
-      - The key stays in this file and in the module's memory.
-    type: path
-    required: true
-attributes:
-  check_mode:
-    support: full
-    description: Simulates, sends nothing.
-  diff_mode:
-    support: full
-author:
-  - K3s-DaaS authors
+extends_documentation_fragment: [k3s_daas, k3s_daas.signer]
 """
 
 EXAMPLES = r"""
@@ -130,114 +117,87 @@ migrated:
   description: Whether the registry was migrated, or would be.
   type: bool
   returned: success
+preview:
+  description: What the operator agrees to; see the notes. Of the first transaction, where it takes two.
+  type: dict
+  returned: success
 digests:
-  description: Transactions that were sent.
+  description: The transactions that were sent.
   type: list
   elements: str
   returned: success
 gas_mist:
-  description: What they cost, or creating would cost, in MIST.
+  description: What they cost, or would cost, in MIST.
   type: int
   returned: success
 """
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.k3s_daas_chain import (
-    CONNECTION_SPEC,
-    KEY_SPEC,
     PLANNED,
+    Key,
     Refused,
     connect,
-    registry_ids,
-    run,
+    foresee,
+    have_ids,
+    perform,
+    start,
 )
 
 try:
     from k3s_daas.chain.bcs import normalize_address
-    from k3s_daas.registry import Registry, RegistryParams, create_registry, find_registry
-    from k3s_daas.registry.deploy import creating_registry, find_migration
+    from k3s_daas.registry import Registry, RegistryParams
+    from k3s_daas.registry.model import RewardRates
+    from k3s_daas.registry.settings import Wanted, creation, describe, plan_settings
     from k3s_daas.units import parse_sui
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
 
-FIXED = (
-    "open",
-    "min_stake_mist",
-    "slash_window_ms",
-    "unbonding_window_ms",
-    "slash_share_bps",
-    "require_attestation",
-)
+GIVEN = ("name", "open", "slash_window_ms", "unbonding_window_ms", "slash_share_bps", "require_attestation")
 
 
-def wanted_params(module):
-    given = {name: module.params[name] for name in FIXED if name != "min_stake_mist"}
-    if negative := [name for name, value in given.items() if value < 0]:
+def wanted_of(module):
+    given = {name: module.params[name] for name in GIVEN}
+    if negative := [name for name in GIVEN[2:5] if given[name] < 0]:
         raise Refused(f"Found {negative[0]}={given[negative[0]]}, wanted 0 or more.")
-    return RegistryParams(
-        name=module.params["name"], min_stake_mist=parse_sui(module.params["min_stake"]), **given
+    owners, rates = module.params["allowed_owners"], module.params["reward_rates"]
+    return Wanted(
+        RegistryParams(min_stake_mist=parse_sui(module.params["min_stake"]), **given),
+        None if owners is None else frozenset(map(normalize_address, owners)),
+        None if rates is None else RewardRates(**{f"{k}_mist": parse_sui(v) for k, v in rates.items()}),
     )
 
 
-def compare(config, wanted):
-    """Refuse to go on with a registry that has other terms than the playbook says."""
-    for name in FIXED:
-        found, value = getattr(config, name), getattr(wanted, name)
-        if found != value:
-            raise Refused(
-                f"Registry {wanted.name!r} ({config.registry_id}) was created with {name}={found}, wanted "
-                f"{value}. These terms are fixed: set what it has, or choose another name for a new registry."
-            )
-
-
 async def work(module):
-    wanted = wanted_params(module)
-    owners = module.params["allowed_owners"]
-    owners = None if owners is None else {normalize_address(owner) for owner in owners}
-    published = registry_ids(module, "package_id")
-    package_id = normalize_address(module.params["package_id"]) if published else PLANNED
-    after = {"registry_id": PLANNED, "allowed_owners": sorted(owners or ())}
-    after |= {name: getattr(wanted, name) for name in FIXED}
-    result = {"changed": True, "package_id": package_id, "registry_id": PLANNED, "digests": [], "gas_mist": 0}
-    result |= {"original_package_id": "", "operator_cap_id": "", "migrated": False}
-    result["diff"] = {"before": {}, "after": after}
-    if not published:
-        return result
+    wanted = wanted_of(module)
+    result = {"package_id": PLANNED, "registry_id": PLANNED, "original_package_id": ""}
+    result |= {"operator_cap_id": "", "migrated": False}
+    result["diff"] = {"before": {}, "after": wanted.outcome(None)}
+    if not have_ids(module, "package_id"):
+        wallet = Key.load(module.params["key_file"]).address
+        return result | await foresee(module, creation(PLANNED, wanted, wallet))
+    result["package_id"] = package_id = normalize_address(module.params["package_id"])
     async with await connect(module) as chain:
-        deployment = await find_registry(chain, chain.address, wanted.name, package_id)
-        found = deployment and deployment.registry_id
-        allowed, migration = set(), None
-        if found is not None:
-            registry = Registry(chain, deployment)
-            config, migration = await registry.config(), await find_migration(registry)
-            compare(config, wanted)
-            allowed = set(config.allowed_owners)
-            after |= {"registry_id": found, "allowed_owners": sorted(allowed if owners is None else owners)}
-            before = after | {"allowed_owners": sorted(allowed)}
-            changed = before != after or migration is not None
-            result |= {"changed": changed, "registry_id": found, "migrated": migration is not None}
-            result["diff"]["before"] = before
-        elif module.check_mode:
-            result["gas_mist"] = (await chain.simulate(creating_registry(package_id, wanted))).gas_mist
-        else:
-            deployment, receipt = await create_registry(chain, package_id, wanted)
-            result["registry_id"] = after["registry_id"] = found = deployment.registry_id
-            result |= {"digests": [receipt.digest], "gas_mist": receipt.gas_mist}
-        if found is not None:
-            registry = Registry(chain, deployment)
+        plan = await plan_settings(chain, package_id, wanted)
+        done, _ = await perform(module, chain, plan.operation)
+        if plan.config is not None:
+            result["diff"] = {"before": describe(plan.config), "after": wanted.outcome(plan.config)}
+        elif not module.check_mode:
+            # What takes an object that only exists now.
+            rest = await plan_settings(chain, package_id, wanted)
+            more, _ = await perform(module, chain, rest.operation)
+            done |= {name: done[name] + more[name] for name in ("digests", "gas_mist")}
+            plan = rest
+        if plan.deployment is not None:
+            result["registry_id"] = plan.deployment.registry_id
+            result["original_package_id"] = plan.deployment.original_id or ""
+            registry = Registry(chain, plan.deployment)
             result["operator_cap_id"] = await registry.find_cap("OperatorCap", chain.address) or ""
-        receipts = []
-        if migration is not None and not module.check_mode:
-            receipts.append(await chain.execute(migration))
-        if owners is not None and owners != allowed and not module.check_mode:
-            receipts.append(await registry.set_allowed_owners(owners - allowed, allowed - owners))
-        result["digests"] += [receipt.digest for receipt in receipts]
-        result["gas_mist"] += sum(receipt.gas_mist for receipt in receipts)
-        result["original_package_id"] = (deployment.original_id if deployment else None) or ""
-    return result
+        return result | done | {"migrated": plan.migrates}
 
 
 def main():
+    rate = {"type": "str", "required": True}
+    rates = dict.fromkeys(("per_request", "per_ready_hour", "cap_per_epoch"), rate)
     spec = {
         "name": {"type": "str", "required": True},
         "package_id": {"type": "str", "required": True},
@@ -248,9 +208,10 @@ def main():
         "unbonding_window_ms": {"type": "int", "required": True},
         "slash_share_bps": {"type": "int", "default": 5000},
         "require_attestation": {"type": "bool", "required": True},
+        "reward_rates": {"type": "dict", "options": rates},
         "state": {"type": "str", "choices": ["present"], "default": "present"},
     }
-    run(AnsibleModule(argument_spec=spec | CONNECTION_SPEC | KEY_SPEC, supports_check_mode=True), work)
+    start(work, spec, registry=False)
 
 
 if __name__ == "__main__":

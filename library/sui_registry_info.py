@@ -15,7 +15,6 @@ description:
     on-chain, and none is returned.
   - Finds the registry by its ids, or by its name among those that a wallet administers. By name, a registry
     that isn't there is no error; RV(exists) says so.
-  - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   name:
     description: Name of the registry, looked up among those that the wallet in O(key_file) administers.
@@ -37,32 +36,12 @@ options:
   registry_id:
     description: Id of the registry. In check mode it may be empty or V(published by this run).
     type: str
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
+extends_documentation_fragment: [k3s_daas]
 attributes:
   check_mode:
-    support: full
     description: Only reads.
   diff_mode:
     support: none
-author:
-  - K3s-DaaS authors
 """
 
 EXAMPLES = r"""
@@ -128,14 +107,13 @@ chain:
   returned: success
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import CONNECTION_SPEC, connect, open_registry, registry_ids, run
+from ansible.module_utils.k3s_daas_chain import connect, have_registry, open_registry, start
 
 try:
     from k3s_daas.registry import Registry, check_node_id, find_registry
     from k3s_daas.registry.render import to_json
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
 
 
 NOTHING = {"exists": False, "package_id": "", "registry_id": "", "registry": {}, "master": None}
@@ -147,21 +125,18 @@ async def work(module):
     for name in names or ():
         check_node_id(name)
     by_name = module.params["name"] is not None
-    if not by_name and not registry_ids(module, "package_id", "registry_id"):
+    if by_name:
+        async with await connect(module) as chain:
+            deployment = await find_registry(chain, chain.address, module.params["name"])
+            return NOTHING if deployment is None else await read(Registry(chain, deployment), names)
+    if not have_registry(module):
         return NOTHING
-    async with await connect(module, with_key=module.params["key_file"] is not None) as chain:
-        deployment = (
-            await find_registry(chain, chain.address, module.params["name"])
-            if by_name
-            else open_registry(module, chain).deployment
-        )
-        if deployment is None:
-            return NOTHING
-        return await read(chain, deployment, names)
+    async with open_registry(module, with_key=module.params["key_file"] is not None) as registry:
+        return await read(registry, names)
 
 
-async def read(chain, deployment, names):
-    registry = Registry(chain, deployment)
+async def read(registry, names):
+    chain, deployment = registry.chain, registry.deployment
     sequence, timestamp_ms = await chain.latest_checkpoint()
     if names is None:
         snapshot = await registry.snapshot()
@@ -188,7 +163,7 @@ async def read(chain, deployment, names):
 
 
 def main():
-    spec = CONNECTION_SPEC | {
+    spec = {
         "name": {"type": "str"},
         "key_file": {"type": "path", "no_log": False},
         "package_id": {"type": "str"},
@@ -196,15 +171,16 @@ def main():
         "registry_id": {"type": "str"},
         "node_ids": {"type": "list", "elements": "str"},
     }
-    module = AnsibleModule(
-        argument_spec=spec,
+    start(
+        work,
+        spec,
+        registry=False,
+        key=False,
         required_one_of=[("name", "registry_id")],
         mutually_exclusive=[("name", "registry_id")],
         required_together=[("package_id", "registry_id")],
         required_by={"name": "key_file"},
-        supports_check_mode=True,
     )
-    run(module, work)
 
 
 if __name__ == "__main__":

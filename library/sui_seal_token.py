@@ -16,7 +16,6 @@ description:
   - A rotation is named by the new secret's commitment. When that is on-chain already nothing is sent, so a
     rotation that was killed at any point can be run again.
   - Everything is sent in one transaction for up to 100 tokens, for all of them or for none.
-  - Runs on the control node, with the Python that has k3s-daas installed.
 options:
   scope:
     description:
@@ -49,49 +48,7 @@ options:
         doesn't expire at once.
     type: float
     default: 90.0
-  package_id:
-    description: Id of the published package.
-    type: str
-    required: true
-  original_package_id:
-    description: Id of the package's first version, where it was upgraded since.
-    type: str
-  registry_id:
-    description: Id of the registry.
-    type: str
-    required: true
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
-  key_file:
-    description:
-      - Path of the owner's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
-      - The key stays in this file and in the module's memory.
-    type: path
-    required: true
-attributes:
-  check_mode:
-    support: full
-    description: Checks and simulates everything, sends nothing.
-  diff_mode:
-    support: full
-author:
-  - K3s-DaaS authors
+extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 """
 
 EXAMPLES = r"""
@@ -134,10 +91,7 @@ tokens:
   type: dict
   returned: success
 preview:
-  description:
-    - What the operator agrees to, also in check mode. C(summary) says it in sentences, the rest in figures,
-      C(gas_estimate_mist), C(stake_locked_mist), C(stake_returned_mist), C(balance_before_mist),
-      C(balance_after_mist), C(transactions) and C(slash_conditions).
+  description: What the operator agrees to; see the notes.
   type: dict
   returned: success
 digests:
@@ -146,30 +100,19 @@ digests:
   elements: str
   returned: success
 gas_mist:
-  description: What they cost, or in check mode would cost, in MIST; null where that can't be known yet.
+  description: What they cost, or would cost, in MIST.
   type: int
   returned: success
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import (
-    CONNECTION_SPEC,
-    KEY_SPEC,
-    REGISTRY_SPEC,
-    Refused,
-    connect,
-    open_registry,
-    perform,
-    registry_ids,
-    run,
-)
+from ansible.module_utils.k3s_daas_chain import Refused, open_registry, perform, start
 
 try:
     from k3s_daas.registry.render import to_json
     from k3s_daas.registry.staking import Wanted, check_lifetime, parse_commitment, parse_wanted
     from k3s_daas.registry.tokens import plan_owner_token, plan_tokens
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
 
 
 def wanted_of(module):
@@ -219,12 +162,10 @@ def describe(tokens, todo=None):
 async def work(module):
     check_lifetime(module.params["token_lifetime_days"])
     wanted, own = wanted_of(module)
-    if not registry_ids(module, "package_id", "registry_id"):
-        raise Refused("There are no seal tokens in a registry that would only be created by this run.")
-    async with await connect(module) as chain:
-        registry = open_registry(module, chain)
+    async with open_registry(module) as registry:
         todo, before = await plan(module, registry, wanted, own)
-        result, _ = await perform(module, chain, todo.operation(registry, module.params["scope"]))
+        operation = todo.operation(registry, module.params["scope"])
+        result, _ = await perform(module, registry.chain, operation)
         diff = {"before": describe(before), "after": describe(before, todo)}
         return result | {"diff": diff, "tokens": to_json(await read(registry, wanted))}
 
@@ -238,8 +179,7 @@ def main():
         # About seal tokens, none of which passes through here.
         "token_lifetime_days": {"type": "float", "default": 90.0, "no_log": False},
     }
-    spec |= CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC
-    run(AnsibleModule(argument_spec=spec, supports_check_mode=True), work)
+    start(work, spec)
 
 
 if __name__ == "__main__":

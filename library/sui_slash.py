@@ -17,7 +17,8 @@ description:
     a proposal after its window needs neither.
   - Outside of V(localnet) a wallet that holds both capabilities is refused as proposer, since nobody could
     stop it.
-  - An executed slash is final. Runs on the control node, with the Python that has k3s-daas installed.
+  - An executed slash is final. A proposal that nobody executes within 7 days after its window lapses, which
+    any wallet may put on record; only then the worker is free again.
 options:
   node_id:
     description: The worker.
@@ -26,11 +27,11 @@ options:
   state:
     description:
       - V(proposed) proposes only. V(executed) also executes, as soon as the window is over. V(cancelled)
-        frees a jailed worker.
+        frees a jailed worker, V(lapsed) one whose proposal nobody executed in time.
       - With V(executed) and an open window the proposal is made, and RV(executable_at_ms) says when to run
-        again.
+        again. With V(lapsed) and a proposal that can still be executed nothing is done.
     type: str
-    choices: [proposed, cancelled, executed]
+    choices: [proposed, cancelled, executed, lapsed]
     default: executed
   reason:
     description: Why; goes on-chain.
@@ -41,50 +42,7 @@ options:
     description: Text that shows why. Only its SHA-256 goes on-chain; keep the text for the appeal.
     type: str
     default: ""
-  package_id:
-    description: Id of the published package. In check mode it may be empty or V(published by this run).
-    type: str
-    required: true
-  original_package_id:
-    description: Id of the package's first version, where it was upgraded since.
-    type: str
-  registry_id:
-    description: Id of the registry. In check mode it may be empty or V(published by this run).
-    type: str
-    required: true
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description:
-      - Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
-  key_file:
-    description:
-      - Path of the slasher's or arbiter's wallet key (C(suiprivkey1...) or base64), on the control node,
-        mode 0600.
-      - The key stays in this file and in the module's memory.
-    type: path
-    required: true
-attributes:
-  check_mode:
-    support: full
-    description: Checks and simulates everything, sends nothing.
-  diff_mode:
-    support: full
-author:
-  - K3s-DaaS authors
+extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 """
 
 EXAMPLES = r"""
@@ -130,10 +88,7 @@ slashed_mist:
   type: int
   returned: success
 preview:
-  description:
-    - What the operator agrees to, also in check mode. C(summary) says it in sentences, the rest in figures,
-      C(gas_estimate_mist), C(stake_locked_mist), C(stake_returned_mist), C(balance_before_mist),
-      C(balance_after_mist), C(transactions) and C(slash_conditions).
+  description: What the operator agrees to; see the notes.
   type: dict
   returned: success
 digests:
@@ -142,41 +97,40 @@ digests:
   elements: str
   returned: success
 gas_mist:
-  description: What they cost, or in check mode would cost, in MIST; null where that can't be known yet.
+  description: What they cost, or would cost, in MIST.
   type: int
   returned: success
 """
 
 import hashlib
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import (
-    CONNECTION_SPEC,
-    KEY_SPEC,
-    REGISTRY_SPEC,
-    Refused,
-    connect,
-    open_registry,
-    perform,
-    registry_ids,
-    run,
-)
+from ansible.module_utils.k3s_daas_chain import Refused, open_registry, perform, start
 
 try:
     from k3s_daas.registry import check_node_id
     from k3s_daas.registry.events import WorkerSlashed, parse_event
-    from k3s_daas.registry.slash import REASON_CODES, plan_slash
+    from k3s_daas.registry.slash import LAPSE_MS, REASON_CODES, plan_slash
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
+
+
+def waiting(node_id, state, proposal):
+    """Why a jailed worker stays it, and until when."""
+    at = proposal.executable_at_ms if proposal else None
+    if state == "lapsed":
+        until = at + LAPSE_MS
+        return f"Worker {node_id} stays jailed: its slash can be executed until {until} (ms since 1970)."
+    when = at or "it is over"
+    return (
+        f"Worker {node_id} is jailed, not slashed yet: its slash window is open. Run again after {when} "
+        "(ms since 1970)."
+    )
 
 
 async def work(module):
     node_id, state = check_node_id(module.params["node_id"]), module.params["state"]
-    if not registry_ids(module, "package_id", "registry_id"):
-        raise Refused(f"Worker {node_id} can't be slashed: its registry would only be created by this run.")
     evidence_hash = hashlib.sha256(module.params["evidence"].encode()).digest()
-    async with await connect(module) as chain:
-        registry = open_registry(module, chain)
+    async with open_registry(module) as registry:
         worker = await registry.worker(node_id)
         if worker is None:
             raise Refused(
@@ -185,19 +139,14 @@ async def work(module):
         before = {"status": worker.status.value, "stake_mist": worker.stake_mist}
         reason = REASON_CODES[module.params["reason"]]
         status, operation = await plan_slash(registry, worker, state, reason, evidence_hash)
-        result, events = await perform(module, chain, operation)
-        parsed = [parse_event(event, registry.deployment) for event in events]
+        result, done = await perform(module, registry.chain, operation)
+        parsed = [parse_event(event, registry.deployment) for event in done.events]
         slashed = sum(event.amount_mist for event in parsed if isinstance(event, WorkerSlashed))
         if operation.builds and not module.check_mode:
             worker = await registry.worker(node_id)
         proposal = worker.proposal
-        if status == "jailed" and state == "executed":
-            at = proposal.executable_at_ms if proposal else "it is over"
-            module.warn(
-                f"Worker {node_id} is jailed, not slashed yet: its slash window is open. Run again after "
-                f"{at} "
-                "(ms since 1970)."
-            )
+        if status == "jailed" and state in ("executed", "lapsed"):
+            module.warn(waiting(node_id, state, proposal))
         return result | {
             "node_id": node_id,
             "status": status,
@@ -214,7 +163,11 @@ async def work(module):
 def main():
     spec = {
         "node_id": {"type": "str", "required": True},
-        "state": {"type": "str", "choices": ["proposed", "cancelled", "executed"], "default": "executed"},
+        "state": {
+            "type": "str",
+            "choices": ["proposed", "cancelled", "executed", "lapsed"],
+            "default": "executed",
+        },
         "reason": {
             "type": "str",
             "choices": ["conflicting_heartbeats", "refused_drain", "wrong_result", "operator_decision"],
@@ -222,8 +175,7 @@ def main():
         },
         "evidence": {"type": "str", "default": ""},
     }
-    spec |= CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC
-    run(AnsibleModule(argument_spec=spec, supports_check_mode=True), work)
+    start(work, spec)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,7 @@ description:
   - A worker that is there is left alone, after checking that it is ours and that its host holds the secret
     that the chain knows. So a run that was killed at any point can be run again and pays nothing twice.
   - Adds to a stake that is less than it is to be, and never takes any away.
-  - Takes workers out in two steps, the request and the withdrawal after the unbonding window. Runs on the
-    control node, with the Python that has k3s-daas installed.
+  - Takes workers out in two steps, the request and the withdrawal after the unbonding window.
 options:
   workers:
     description:
@@ -47,48 +46,7 @@ options:
         doesn't expire at once.
     type: float
     default: 90.0
-  package_id:
-    description: Id of the published package. In check mode it may be empty or V(published by this run).
-    type: str
-    required: true
-  original_package_id:
-    description: Id of the package's first version, where it was upgraded since.
-    type: str
-  registry_id:
-    description: Id of the registry. In check mode it may be empty or V(published by this run).
-    type: str
-    required: true
-  network:
-    description: Which Sui network the endpoints serve. Plaintext endpoints are taken on V(localnet) only.
-    type: str
-    choices: [localnet, devnet, testnet, mainnet]
-    required: true
-  endpoints:
-    description: URLs of the network's gRPC endpoints; the next one is asked when one doesn't answer.
-    type: list
-    elements: str
-    required: true
-  chain_id:
-    description: Digest of the network's first checkpoint (base58). Known for V(testnet) and V(mainnet).
-    type: str
-  timeout_s:
-    description: Seconds one call may take.
-    type: float
-    default: 10.0
-  key_file:
-    description:
-      - Path of the owner's wallet key (C(suiprivkey1...) or base64), on the control node, mode 0600.
-      - The key stays in this file and in the module's memory.
-    type: path
-    required: true
-attributes:
-  check_mode:
-    support: full
-    description: Checks and simulates everything, sends nothing.
-  diff_mode:
-    support: full
-author:
-  - K3s-DaaS authors
+extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 """
 
 EXAMPLES = r"""
@@ -131,10 +89,7 @@ withdrawable_at_ms:
   type: dict
   returned: success
 preview:
-  description:
-    - What the operator agrees to, also in check mode. C(summary) says it in sentences, the rest in figures,
-      C(gas_estimate_mist), C(stake_locked_mist), C(stake_returned_mist), C(balance_before_mist),
-      C(balance_after_mist), C(transactions) and C(slash_conditions).
+  description: What the operator agrees to; see the notes.
   type: dict
   returned: success
 digests:
@@ -143,33 +98,21 @@ digests:
   elements: str
   returned: success
 gas_mist:
-  description: What they cost, or in check mode would cost, in MIST; null where that can't be known yet.
+  description: What they cost, or would cost, in MIST.
   type: int
   returned: success
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_chain import (
-    CONNECTION_SPEC,
-    KEY_SPEC,
-    REGISTRY_SPEC,
-    Refused,
-    connect,
-    open_registry,
-    perform,
-    registry_ids,
-    run,
-)
+from ansible.module_utils.k3s_daas_chain import Key, foresee, have_registry, open_registry, perform, start
 
 try:
     from k3s_daas.chain.bcs import normalize_address
     from k3s_daas.registry import staking
     from k3s_daas.registry.leaving import plan_exit, time_for_leaving
-    from k3s_daas.registry.operation import preview
     from k3s_daas.registry.render import to_json
     from k3s_daas.units import parse_sui
 except ImportError:
-    pass  # run() reports it
+    pass  # start() reports it
 
 
 NOTHING = {"staked": [], "added": {}, "withdrawable_at_ms": {}}
@@ -177,18 +120,11 @@ NOTHING = {"staked": [], "added": {}, "withdrawable_at_ms": {}}
 
 async def planned(module, wanted):
     """Check mode before the registry exists: everything is to be staked, as far as can be known."""
-    async with await connect(module) as chain:
-        balance, owner = await chain.balance(chain.address), chain.address
-    ids = [worker.node_id for worker in wanted]
-    shown = preview(staking.foreseen(wanted), owner, balance, None)
+    owner = Key.load(module.params["key_file"]).address
     after = {worker.node_id: staking.summary("pending", owner, worker.stake_mist) for worker in wanted}
-    result = {"changed": bool(wanted), "workers": {}, "staked": ids, "added": {}, "withdrawable_at_ms": {}}
-    return result | {
-        "preview": shown,
-        "digests": [],
-        "gas_mist": None,
-        "diff": {"before": {}, "after": after},
-    }
+    result = await foresee(module, staking.foreseen(wanted)) | NOTHING
+    result |= {"changed": bool(wanted), "workers": {}, "staked": [worker.node_id for worker in wanted]}
+    return result | {"diff": {"before": {}, "after": after}}
 
 
 async def stay(module, registry, wanted):
@@ -218,16 +154,13 @@ async def work(module):
     amount = parse_sui(module.params["stake"])
     wanted = staking.parse_wanted(entries, amount, without_secrets=module.check_mode or not stays)
     ids = [worker.node_id for worker in wanted]
-    if not registry_ids(module, "package_id", "registry_id"):
-        if not stays:
-            raise Refused("Nobody can leave a registry that would only be created by this run.")
+    if stays and not have_registry(module):
         return await planned(module, wanted)
-    async with await connect(module) as chain:
-        registry = open_registry(module, chain)
+    async with open_registry(module) as registry:
         operation, diff, more = await (
             stay(module, registry, wanted) if stays else leave(module, registry, ids)
         )
-        result, _ = await perform(module, chain, operation)
+        result, _ = await perform(module, registry.chain, operation)
         known, tokens = await registry.workers_by_id(ids), await registry.worker_tokens(ids)
         workers = {n: to_json(worker) | {"seal_token": to_json(tokens.get(n))} for n, worker in known.items()}
         return result | more | {"diff": diff, "workers": workers}
@@ -242,8 +175,7 @@ def main():
         # About seal tokens, none of which passes through here.
         "token_lifetime_days": {"type": "float", "default": 90.0, "no_log": False},
     }
-    spec |= CONNECTION_SPEC | KEY_SPEC | REGISTRY_SPEC
-    run(AnsibleModule(argument_spec=spec, supports_check_mode=True), work)
+    start(work, spec)
 
 
 if __name__ == "__main__":

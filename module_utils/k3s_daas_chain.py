@@ -3,14 +3,15 @@
 """What all chain modules share: connection options, the import of k3s_daas, and how errors are reported.
 
 The modules run on the control node, with the Python that has k3s_daas installed; everything about the chain
-is in that package. Nothing here or there ever prints a key.
+is in that package. Nothing here or there ever prints a key. doc_fragments/k3s_daas.py documents the options.
 """
 
 from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
@@ -19,7 +20,7 @@ try:
     from k3s_daas.chain import ChainError, Key
     from k3s_daas.chain.bcs import normalize_address
     from k3s_daas.registry import Deployment, Registry
-    from k3s_daas.registry.operation import carry_out, estimate
+    from k3s_daas.registry.operation import Done, carry_out, estimate, preview
     from k3s_daas.requests.client import RequestError
     from k3s_daas.tokenfile import UnusableToken
 
@@ -48,6 +49,8 @@ REGISTRY_SPEC: dict[str, Any] = {
     "registry_id": {"type": "str", "required": True},
 }
 
+Work = Callable[[AnsibleModule], Coroutine[Any, Any, dict[str, Any]]]
+
 
 class Refused(Exception):
     """Something a module finds wrong itself; the message is shown to the user."""
@@ -57,7 +60,7 @@ def is_planned(value: str | None) -> bool:
     return value in (None, "", PLANNED)
 
 
-def registry_ids(module: AnsibleModule, *names: str) -> bool:
+def have_ids(module: AnsibleModule, *names: str) -> bool:
     """Whether all of the id options are real. In check mode an id may be missing: the run would make it.
 
     Outside of check mode a missing id is refused.
@@ -74,6 +77,11 @@ def registry_ids(module: AnsibleModule, *names: str) -> bool:
     return not missing
 
 
+def have_registry(module: AnsibleModule) -> bool:
+    """Whether the registry exists; if not, this is check mode."""
+    return have_ids(module, "package_id", "registry_id")
+
+
 async def connect(module: AnsibleModule, with_key: bool = True) -> Any:
     """A connected SuiClient for the module's connection options."""
     key = Key.load(module.params["key_file"]) if with_key else None
@@ -88,35 +96,55 @@ async def connect(module: AnsibleModule, with_key: bool = True) -> Any:
     )
 
 
-def open_registry(module: AnsibleModule, chain: Any) -> Any:
-    """The Registry that the module's ids name."""
+@asynccontextmanager
+async def open_registry(module: AnsibleModule, with_key: bool = True) -> AsyncIterator[Any]:
+    """The Registry that the module's ids name, connected. Refused where it would only be created."""
+    if not have_registry(module):
+        raise Refused(
+            f"Found registry_id={module.params['registry_id']!r}, wanted a registry that exists: this one "
+            "would only be created by this run, so nothing in it can be planned yet."
+        )
     ids = (module.params[name] for name in ("package_id", "registry_id", "original_package_id"))
     package_id, registry_id, original = ids
-    return Registry(chain, Deployment(package_id, registry_id, original or None))
+    async with await connect(module, with_key) as chain:
+        yield Registry(chain, Deployment(package_id, registry_id, original or None))
 
 
-async def perform(module: AnsibleModule, chain: Any, operation: Any, *, with_created: bool = False) -> Any:
-    """(result, events) of an operation: simulated always, sent unless in check mode.
+async def foresee(module: AnsibleModule, operation: Any) -> dict[str, Any]:
+    """The result of `perform` where what the operation works on would only be made by this run."""
+    async with await connect(module) as chain:
+        shown = preview(operation, chain.address, await chain.balance(chain.address), None)
+    return {"changed": bool(operation.meaning), "preview": shown, "digests": [], "gas_mist": None}
 
-    The result has `changed`, `preview`, `digests` and `gas_mist`; in check mode events and gas are those of
-    the simulation. `with_created` adds the ids of what was created, by type.
+
+async def perform(module: AnsibleModule, chain: Any, operation: Any) -> tuple[dict[str, Any], Any]:
+    """(result, what was done) of an operation: simulated always, sent unless in check mode.
+
+    The result has `changed`, `preview`, `digests` and `gas_mist`; in check mode the gas and the events of
+    what was done are those of the simulation, and nothing was created.
     """
     planned = await estimate(chain, operation)
-    result = {"changed": bool(operation.builds), "preview": planned.preview, "digests": []}
-    result["gas_mist"] = planned.preview["gas_estimate_mist"]
-    if module.check_mode or not operation.builds:
-        return (result, planned.events, {}) if with_created else (result, planned.events)
-    done = await carry_out(chain, operation)
-    result |= {"digests": done.digests, "gas_mist": done.gas_mist}
-    return (result, done.events, done.created) if with_created else (result, done.events)
+    gas = planned.preview["gas_estimate_mist"]
+    send = bool(operation.builds) and not module.check_mode
+    done = await carry_out(chain, operation) if send else Done([], gas, planned.events, {})
+    result = {"changed": bool(operation.builds), "preview": planned.preview}
+    return result | {"digests": done.digests, "gas_mist": done.gas_mist}, done
 
 
-def run(module: AnsibleModule, work: Callable[[AnsibleModule], Awaitable[dict[str, Any]]]) -> None:
-    """Run `work` and exit with its result; whatever it refuses becomes the module's failure."""
+def start(
+    work: Work, options: dict[str, Any], *, registry: bool = True, key: bool = True, **more: Any
+) -> None:
+    """Run `work` in a module of these options of its own and of those that it shares with others, and exit
+    with its result; whatever it refuses becomes the module's failure.
+
+    `registry` says whether it works on one registry, `key` whether it signs; `more` is AnsibleModule's.
+    """
+    spec = options | CONNECTION_SPEC | (KEY_SPEC if key else {}) | (REGISTRY_SPEC if registry else {})
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True, **more)
     if IMPORT_ERROR is not None:
         module.fail_json(msg=missing_required_lib("k3s-daas"), exception=IMPORT_ERROR)
     try:
-        result = asyncio.run(_awaited(work, module))
+        result = asyncio.run(work(module))
     except (Refused, ChainError, RequestError, UnusableToken, ValueError) as error:
         module.fail_json(
             msg=str(error),
@@ -125,9 +153,3 @@ def run(module: AnsibleModule, work: Callable[[AnsibleModule], Awaitable[dict[st
             digest=getattr(error, "digest", None),
         )
     module.exit_json(**result)
-
-
-async def _awaited(
-    work: Callable[[AnsibleModule], Awaitable[dict[str, Any]]], module: AnsibleModule
-) -> dict[str, Any]:
-    return await work(module)

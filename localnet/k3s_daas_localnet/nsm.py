@@ -81,6 +81,10 @@ class NsmEmulator:
             )
         return NsmEmulator(now_ms, keys=(key_, root_file.read_bytes()))
 
+    def restarted(self, now_ms: int) -> NsmEmulator:
+        """Another machine under the same root, started now: a machine's own certificate lives for a day."""
+        return NsmEmulator(now_ms, keys=(self._root_key, self.root_pem))
+
     @property
     def root_pem(self) -> bytes:
         """What a localnet and its clients are told to trust."""

@@ -186,7 +186,6 @@ async def test_calls_need_the_right_capability(new_registry: Any, new_wallet: An
         (stranger.set_statuses({"a": WorkerStatus.ACTIVE}), "MasterCap"),
         (stranger.propose_slash("a", 4, bytes(32)), "SlasherCap"),
         (stranger.cancel_slash("a"), "ArbiterCap"),
-        (stranger.set_allowed_owners(["0x5"], []), "AdminCap"),
     ):
         with pytest.raises(MissingCap, match=f"holds no {cap} of registry {registry.deployment.registry_id}"):
             await call

@@ -7,6 +7,8 @@ all the same: signed, checked against the network's limits, paid for.
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +55,7 @@ PRICE = 1_000
 BUDGET = 5 * SUI
 MOVE_DIR = Path(__file__).parents[2] / "move" / "k3s_daas"
 PROBE = Path(__file__).with_name("hooks.move")
+VERSION = "const VERSION: u64 = {};"
 CLOCK = "0x" + f"{6:064x}"
 
 
@@ -113,6 +116,19 @@ Arg = bytes | str | Pay | Result
 @cache
 def compiled(move_dir: Path = MOVE_DIR) -> CompiledPackage:
     return build(move_dir, [PROBE])
+
+
+@cache
+def compiled_version(number: int, added: str = "") -> CompiledPackage:
+    """The contracts as a later version: with VERSION raised, and perhaps more code in worker_registry."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "k3s_daas"
+        shutil.copytree(MOVE_DIR, copy, ignore=shutil.ignore_patterns("build"))
+        source = copy / "sources" / "worker_registry.move"
+        text = source.read_text("utf-8")
+        assert text.count(VERSION.format(1)) == 1
+        source.write_text(text.replace(VERSION.format(1), VERSION.format(number)) + added, "utf-8")
+        return build(copy, [PROBE])
 
 
 @dataclass

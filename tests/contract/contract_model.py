@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from contract_masters import Masters
+
 SUI = 1_000_000_000
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -14,6 +16,7 @@ LAPSE_MS = 7 * DAY_MS
 PERIOD_MS = 180 * DAY_MS
 REQUEST_MS = 600_000
 SLOTS = 10
+MAX_OPEN = 10
 IN_SERVICE = ("Pending", "Active", "Busy", "Offline")
 
 
@@ -59,6 +62,7 @@ class Worker:
 @dataclass
 class Request:
     requester: str
+    proof: str
     node_id: str
     deposit: int
     deadline_ms: int
@@ -68,6 +72,7 @@ class Request:
 class Model:
     def __init__(self) -> None:
         self.terms = Terms()
+        self.masters = Masters()
         self.workers: dict[str, Worker] = {}
         self.requests: dict[int, Request] = {}
         self.last_request = 0
@@ -295,8 +300,10 @@ class Model:
                 best = score, node_id
         if best is None:
             return "ENoAvailableWorkers"
+        if sum(request.proof == proof for request in self.requests.values()) >= MAX_OPEN:
+            return "ETooManyOpenRequests"
         self.last_request += 1
-        self.requests[self.last_request] = Request(sender, best[1], deposit, now_ms + REQUEST_MS)
+        self.requests[self.last_request] = Request(sender, proof, best[1], deposit, now_ms + REQUEST_MS)
         self.workers[best[1]].workload += 1
         self.deposited += deposit
         return None

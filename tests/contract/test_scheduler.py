@@ -121,6 +121,7 @@ def test_the_last_slot_is_for_the_urgent(registry: Registry, anne: str, master: 
     with aborts("ENoAvailableWorkers"):
         registry.submit(anne, proof, ["b-1"], priority=7)
     registry.submit(anne, proof, ["b-1"], priority=8)
+    proof = registry.stake(anne, "a-2")
     with aborts("ENoAvailableWorkers"):
         registry.submit(anne, proof, ["b-1"], priority=10)
     assert registry.worker("b-1")["workload"] == "10"
@@ -128,6 +129,43 @@ def test_the_last_slot_is_for_the_urgent(registry: Registry, anne: str, master: 
     with aborts("ENoAvailableWorkers"):
         registry.submit(anne, proof, ["b-2"])
     assert registry.submit(anne, proof, ["b-2"], priority=8)["node_id"] == "b-2"
+
+
+def test_a_proof_has_ten_open_requests(
+    chain: Chain, registry: Registry, anne: str, master: str, proof: str
+) -> None:
+    names = ["b-1", "b-2", "b-3"]
+
+    def by_proof() -> dict[str, str]:
+        found: dict[str, str] = chain.fields(registry.book()["by_proof"]["id"])
+        return found
+
+    for _ in range(10):
+        registry.submit(anne, proof, names)
+    before = registry.book(), registry.workers()
+    with aborts("ETooManyOpenRequests"):
+        registry.submit(anne, proof, names)
+    assert (registry.book(), registry.workers()) == before
+    second = registry.stake(anne, "a-2")  # another stake, another ten
+    registry.submit(anne, second, names)
+    assert by_proof() == {proof: "10", second: "1"}
+    registry.serve(master, 3)  # each end makes room for one
+    registry.submit(anne, proof, names)
+    with aborts("ETooManyOpenRequests"):
+        registry.submit(anne, proof, names)
+    chain.clock.advance(WINDOW_MS)
+    for request_id in (1, 11):
+        registry.time_out(anne, request_id)
+    assert by_proof() == {proof: "9"}
+    # What a worker asked for ends as ever after it has left; its next stake is another proof.
+    registry.call(anne, "worker_registry::request_unstake", bcs.string("a"), CLOCK)
+    registry.call(anne, "worker_registry::withdraw", bcs.string("a"), CLOCK)
+    fresh = registry.stake(anne, "a")
+    for request_id in (2, *range(4, 11), 12):
+        registry.time_out(anne, request_id)
+    assert by_proof() == {}
+    registry.submit(anne, fresh, names)
+    assert by_proof() == {fresh: "1"}
 
 
 def test_a_timeout_refunds_and_blames_only_who_had_it(

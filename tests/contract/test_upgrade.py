@@ -5,33 +5,22 @@ v2 is this package with a raised VERSION and one more function.
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import pytest
-from contract_ledger import CLOCK, MOVE_DIR, SUI, Chain, Pay, Registry, aborts, compiled, created, u64
-from move_coverage import build
+from contract_ledger import CLOCK, SUI, Chain, Pay, Registry, aborts, compiled, compiled_version, created, u64
 
 from k3s_daas.chain import bcs
 from k3s_daas_localnet.compiler import CompiledPackage
 from k3s_daas_localnet.ledger.errors import Refused
 
-VERSION = "const VERSION: u64 = {};"
 ADDED = """
 /// What v2 can that v1 could not.
 public fun master_epoch(registry: &Registry): u64 { registry.master_epoch }
 """
 
 
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> CompiledPackage:
-    copy = tmp_path_factory.mktemp("v2") / "k3s_daas"
-    shutil.copytree(MOVE_DIR, copy)
-    source = copy / "sources" / "worker_registry.move"
-    text = source.read_text("utf-8")
-    assert text.count(VERSION.format(1)) == 1
-    source.write_text(text.replace(VERSION.format(1), VERSION.format(2)) + ADDED, "utf-8")
-    return build(copy, [Path(__file__).with_name("hooks.move")])
+@pytest.fixture
+def second() -> CompiledPackage:
+    return compiled_version(2, ADDED)
 
 
 def test_v1_state_v2_migrated_and_v1_refused(

@@ -202,3 +202,30 @@ async def test_only_owners_with_a_worker_in_service_ask_and_only_who_can_is_aske
     stranger.ids = {"package_id": "", "registry_id": ""}
     result = await stranger("sui_k8s_request", check=True, **ASKED)
     assert "would only be created by this run" in result["msg"]
+
+
+async def test_each_own_worker_lets_an_owner_have_ten_open_requests(working: Any, new_operator: Any) -> None:
+    fleet, _ = await working("a", "b", "c")
+    asker = await new_operator()
+    asker.ids = fleet.ids
+    await asker("sui_stake", workers=[worker("mine-1")])
+    proof = (await asker.registry.worker("mine-1")).proof_id
+
+    async def nine(tx: Any) -> None:
+        for number, deposit in enumerate(tx.split([SUI // 1000] * 9)):
+            payload, names = tx.data(bytes([number] * 32)), tx.strings(["a", "b", "c"])
+            clock = tx.object("0x6", mutable=False)
+            args = tx.object(proof), deposit, payload, tx.u8(5), names, clock
+            asker.registry.call(tx, "k8s_scheduler::submit_k8s_request", *args)
+
+    await asker.chain.execute(nine)
+    assert (await asker("sui_k8s_request", nonce="tenth", **ASKED))["changed"]
+    before = await asker.sent()
+    refused = await asker("sui_k8s_request", nonce="eleventh", **ASKED)
+    assert "Found 10 open requests for each of the 1 workers that" in refused["msg"]
+    assert not (await asker("sui_k8s_request", nonce="tenth", **ASKED))["changed"]  # it is open
+    assert await asker.sent() == before
+    await asker("sui_stake", workers=[worker("mine-1"), worker("mine-2")])
+    assert (await asker("sui_k8s_request", nonce="eleventh", **ASKED))["changed"]
+    second = (await asker.registry.worker("mine-2")).proof_id
+    assert [request.proof_id for request in await asker.registry.open_requests()] == [proof] * 10 + [second]

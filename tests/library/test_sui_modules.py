@@ -34,7 +34,7 @@ def registry_of(operator: Operator) -> Registry:
     return operator.registry
 
 
-# -- sui_package and sui_registry --------------------------------------------------------------------------
+# -- sui_package ------------------------------------------------------------------------------------------
 
 
 async def test_package_is_published_once(new_operator: Any, repository: Path) -> None:
@@ -121,121 +121,6 @@ async def test_package_takes_the_sui_cli_where_it_is(
     monkeypatch.setenv("PATH", "/nowhere")
     result = await operator("sui_package", check=True, path=str(source), compiler="sui")
     assert "Found no sui" in result["msg"]
-
-
-async def test_registry_is_created_once_and_only_as_asked(new_operator: Any, live_package: Any) -> None:
-    operator = await new_operator()
-    terms = {
-        "name": "fleet",
-        "package_id": live_package[1],
-        "open": False,
-        "allowed_owners": ["0x5"],
-        "min_stake": "1.5",
-        "slash_window_ms": 1000,
-        "unbonding_window_ms": 2000,
-        "slash_share_bps": 2500,
-        "require_attestation": False,
-    }
-    planned = await operator("sui_registry", check=True, **terms)
-    assert (planned["changed"], planned["registry_id"], planned["digests"]) == (True, PLANNED, []), planned
-    made = await operator("sui_registry", **terms)
-    assert made["changed"], made
-    assert len(made["digests"]) == 2
-    operator.ids = {"package_id": live_package[1], "registry_id": made["registry_id"]}
-    config = await registry_of(operator).config()
-    assert (config.name, config.open, config.min_stake_mist) == ("fleet", False, 1_500_000_000)
-    assert (config.slash_window_ms, config.unbonding_window_ms, config.slash_share_bps) == (1000, 2000, 2500)
-    assert config.allowed_owners == {"0x" + "0" * 63 + "5"}
-    operator.ids = {}
-    before = await operator.sent()
-    for check in (False, True):
-        again = await operator("sui_registry", check=check, **terms)
-        assert (again["changed"], again["registry_id"]) == (False, made["registry_id"])
-    assert await operator.sent() == before
-    changed = await operator("sui_registry", **terms | {"allowed_owners": ["0x6", "0x7"]})
-    assert changed["changed"]
-    assert len(changed["digests"]) == 1
-    kept = await operator("sui_registry", **terms | {"allowed_owners": None})
-    assert not kept["changed"]
-    other = await operator("sui_registry", **terms | {"min_stake": "2"})
-    assert "created with min_stake_mist=1500000000, wanted 2000000000" in other["msg"]
-
-
-@pytest.mark.parametrize(
-    ("terms", "wrong"),
-    [
-        ({"min_stake": "0.5"}, "EMinStakeTooLow"),
-        ({"min_stake": "1e9"}, "wanted an amount"),
-        ({"slash_window_ms": 31 * 86_400_000}, "EWindowTooLong"),
-        ({"slash_share_bps": 5001}, "ESlashShareTooHigh"),
-        ({"slash_window_ms": -1}, "wanted 0 or more"),
-        ({"name": "n" * 65}, "EInvalidName"),
-        ({"package_id": "0xdead"}, "dead"),
-        ({"package_id": "nonsense"}, "wanted a Sui address"),
-        ({"package_id": PLANNED}, "Only check mode plans"),
-        ({"allowed_owners": ["me"]}, "wanted a Sui address"),
-    ],
-)
-async def test_registry_refuses(
-    new_operator: Any, live_package: Any, terms: dict[str, Any], wrong: str
-) -> None:
-    operator = await new_operator()
-    usual = {
-        "name": "fleet",
-        "package_id": live_package[1],
-        "open": True,
-        "slash_window_ms": 0,
-        "unbonding_window_ms": 0,
-        "require_attestation": False,
-    }
-    result = await operator("sui_registry", **usual | terms)
-    assert result["failed"]
-    assert wrong in result["msg"]
-    assert await operator.chain.balance(operator.chain.address) == 100 * SUI
-
-
-# -- sui_master --------------------------------------------------------------------------------------------
-
-
-async def test_master_is_appointed_and_kept_in_gas(fleet: Operator, new_wallet: Any) -> None:
-    master = await new_wallet(0, coins=0)
-    planned = await fleet("sui_master", check=True, account=master.address)
-    assert (planned["changed"], planned["topped_up_mist"], planned["digest"]) == (True, SUI // 2, "")
-    assert planned["diff"]["before"]["master"] is None
-    made = await fleet("sui_master", account=master.address)
-    assert (made["changed"], made["epoch"], made["topped_up_mist"]) == (True, 1, SUI // 2)
-    assert await master.balance(master.address) == SUI // 2
-    registry = Registry(master, registry_of(fleet).deployment)
-    await registry.announce_master("https://m:8443", "https://m:6443", bytes(32))
-    before = await fleet.sent()
-    again = await fleet("sui_master", account=master.address)
-    assert (again["changed"], again["epoch"], again["topped_up_mist"]) == (False, 1, 0)
-    assert await fleet.sent() == before
-    assert (await registry.master()).endpoint == "https://m:8443"  # a new appointment would have forgotten it
-    await registry.send("0x5", 3 * SUI // 10)
-    left = await master.balance(master.address)
-    topped = await fleet("sui_master", account=master.address)
-    assert (topped["changed"], topped["epoch"], topped["topped_up_mist"]) == (True, 1, SUI // 2 - left)
-    assert await master.balance(master.address) == SUI // 2
-    other = await fleet("sui_master", account="0x77", gas="0")
-    assert (other["changed"], other["epoch"], other["topped_up_mist"]) == (True, 2, 0)
-
-
-async def test_master_needs_the_operator_also_in_check_mode(fleet: Operator, new_operator: Any) -> None:
-    stranger = await new_operator()
-    stranger.ids = fleet.ids
-    for check in (False, True):
-        result = await stranger("sui_master", check=check, account="0x77")
-        assert result["error"] == "MissingCap"
-        assert "holds no OperatorCap" in result["msg"]
-
-
-async def test_master_is_refused_where_attestation_is_required(new_operator: Any, new_registry: Any) -> None:
-    operator = await new_operator()
-    registry = await new_registry(operator.chain, require_attestation=True)
-    ids = {"package_id": registry.deployment.package_id, "registry_id": registry.deployment.registry_id}
-    result = await operator("sui_master", account="0x77", **ids)
-    assert result["abort_name"] == "EAttestationRequired"
 
 
 # -- sui_stake ---------------------------------------------------------------------------------------------
@@ -397,7 +282,10 @@ async def test_stake_needs_a_place_on_a_closed_registrys_list(new_operator: Any,
     owner.ids = {"package_id": registry.deployment.package_id, "registry_id": registry.deployment.registry_id}
     result = await owner("sui_stake", workers=[worker("a")])
     assert f"{owner.chain.address} is not on it" in result["msg"]
-    await registry.set_allowed_owners([owner.chain.address], [])
+    terms = {"name": "test", "open": False, "slash_window_ms": 0, "unbonding_window_ms": 0}
+    terms |= {"require_attestation": False, "allowed_owners": [owner.chain.address]}
+    ids = {"package_id": registry.deployment.package_id}
+    assert (await admin("sui_registry", **terms, **ids))["changed"]
     assert (await owner("sui_stake", workers=[worker("a")]))["changed"]
 
 
@@ -416,8 +304,18 @@ async def test_a_fresh_inventory_can_be_planned(new_operator: Any) -> None:
     assert (stake["changed"], stake["staked"]) == (True, ["worker-1"])
     assert stake["preview"]["balance_after_mist"] == 4 * SUI
     assert stake["preview"]["gas_estimate_mist"] is None
-    slash = await operator("sui_slash", check=True, node_id="worker-1")
-    assert "would only be created by this run" in slash["msg"]
+    for shown, gone in ((registry, 0), (master, SUI // 2)):
+        assert (shown["preview"]["gas_estimate_mist"], shown["gas_mist"]) == (None, None)
+        assert shown["preview"]["balance_after_mist"] == 5 * SUI - gone
+        assert "can't be estimated before what it works on exists" in shown["preview"]["summary"][-1]
+    for module, own in (
+        ("sui_slash", {"node_id": "worker-1"}),
+        ("sui_rewards", {"state": "claimed"}),
+        ("sui_images", {"images": []}),
+        ("sui_seal_token", {"state": "revoked", "scope": "owner"}),
+        ("sui_k8s_request", {"payload": "p", "deposit": "1"}),
+    ):
+        assert "would only be created by this run" in (await operator(module, check=True, **own))["msg"]
     bad = await operator("sui_stake", check=True, workers=[{"node_id": "ansible_host", "commitment": ""}])
     assert "RFC 1123" in bad["msg"]
     assert await operator.chain.balance(operator.chain.address) == 5 * SUI
@@ -586,6 +484,39 @@ async def test_slash_waits_for_the_window(new_operator: Any, new_registry: Any, 
     live_net.clock.advance(3_600_001)
     done = await operator("sui_slash", **arguments)
     assert (done["changed"], done["status"], done["executable_at_ms"]) == (True, "slashed", None)
+
+
+async def test_a_proposal_lapses_when_nobody_executed_it(
+    new_operator: Any, new_registry: Any, live_net: Any
+) -> None:
+    operator, stranger = await new_operator(), await new_operator()
+    registry = await new_registry(operator.chain, slash_window_ms=3_600_000)
+    operator.ids = stranger.ids = {
+        "package_id": registry.deployment.package_id,
+        "registry_id": registry.deployment.registry_id,
+    }
+    await operator("sui_stake", workers=[worker("worker-1"), worker("worker-2")])
+    arguments = {"node_id": "worker-1", "state": "lapsed"}
+    assert not (await stranger("sui_slash", **arguments))["changed"]  # nothing is proposed
+    await operator("sui_slash", node_id="worker-1", state="proposed")
+    early = await stranger("sui_slash", **arguments)
+    assert (early["changed"], early["status"]) == (False, "jailed")
+    until = early["executable_at_ms"] + 7 * 86_400_000
+    assert f"can be executed until {until} (ms since 1970)" in str(early["warnings"])
+    live_net.clock.advance(until - live_net.clock.now_ms())
+    assert (await operator("sui_slash", node_id="worker-1"))["abort_name"] == "ESlashLapsed"
+    planned = await stranger("sui_slash", check=True, **arguments)
+    assert (planned["changed"], planned["status"], planned["digests"]) == (True, "pending", []), planned
+    assert "nobody executed in time: it is pending again" in planned["preview"]["summary"][0]
+    done = await stranger("sui_slash", **arguments)
+    assert (done["changed"], done["status"], done["executable_at_ms"]) == (True, "pending", None)
+    assert (done["diff"], done["slashed_mist"]) == (planned["diff"], 0)
+    assert not (await stranger("sui_slash", **arguments))["changed"]
+    await operator("sui_slash", node_id="worker-2", state="proposed")
+    live_net.clock.advance(3_600_001)
+    await operator("sui_slash", node_id="worker-2")
+    late = await stranger("sui_slash", node_id="worker-2", state="lapsed")
+    assert "is slashed, which is final: there is nothing left to lapse" in late["msg"]
 
 
 async def test_slash_can_stop_at_the_proposal(fleet: Operator) -> None:

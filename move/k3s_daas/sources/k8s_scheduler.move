@@ -5,6 +5,9 @@
 /// (reputation x 10), else reputation / (workload + 1); of equals the first named. A worker has 10 slots, the
 /// last of which only a request of priority 8 or more may take; such a request also goes to a `busy` worker.
 ///
+/// A StakeProof has at most 10 open requests: who occupies a worker's slots has staked for a worker of its own,
+/// since a deposit alone, which comes back when nobody claims the request, would make slots free of charge.
+///
 /// The master claims the request when it starts it and completes it with the hash of the result, which pays
 /// the deposit to the worker's rewards account. 10 minutes after its submission anybody may time it out, which
 /// refunds the deposit; a worker loses reputation for that only when the request was claimed.
@@ -51,6 +54,9 @@ const ETooManyCandidates: vector<u8> = b"Name at most 32 candidate workers";
 const ENoAvailableWorkers: vector<u8> =
     b"No candidate is active with a free slot and the stake that its reputation requires";
 #[error]
+const ETooManyOpenRequests: vector<u8> =
+    b"10 requests of this StakeProof are open: wait until one ends, or submit with another worker's proof";
+#[error]
 const ERequestNotFound: vector<u8> = b"No open request has this id: it never existed, or it ended";
 #[error]
 const ERequestClaimed: vector<u8> = b"The request is claimed already";
@@ -72,6 +78,8 @@ const HASH_BYTES: u64 = 32;
 const MAX_CANDIDATES: u64 = 32;
 const MAX_PRIORITY: u8 = 10;
 const URGENT_PRIORITY: u8 = 8;
+/// Of one StakeProof: as many as its worker has slots.
+const MAX_OPEN_REQUESTS: u64 = 10;
 /// In MIST; slots are not for free.
 const MIN_DEPOSIT: u64 = 1_000_000;
 /// 10 minutes in ms.
@@ -88,10 +96,14 @@ public struct Book has store {
     /// Sum of the open requests' deposits, in MIST.
     deposits: u64,
     requests: Table<u64, Request>,
+    /// How many of them were submitted with each StakeProof; none where that is 0.
+    by_proof: Table<ID, u64>,
 }
 
 public struct Request has store {
     requester: address,
+    /// The StakeProof it was submitted with. It may be stale by now.
+    proof: ID,
     node_id: String,
     payload_hash: vector<u8>,
     priority: u8,
@@ -174,6 +186,7 @@ public fun submit_k8s_request(
     let deadline_ms = now_ms + REQUEST_WINDOW_MS;
     let request = Request {
         requester,
+        proof: object::id(proof),
         node_id,
         payload_hash,
         priority,
@@ -183,10 +196,11 @@ public fun submit_k8s_request(
         deadline_ms,
     };
     if (!field::exists_(registry.uid(), BookKey())) {
-        let book = Book { last_id: 0, deposits: 0, requests: table::new(ctx) };
+        let book = Book { last_id: 0, deposits: 0, requests: table::new(ctx), by_proof: table::new(ctx) };
         field::add(registry.uid_mut(), BookKey(), book);
     };
     let book = registry.book_mut();
+    book.count_in(object::id(proof));
     let request_id = book.last_id + 1;
     book.last_id = request_id;
     book.deposits = book.deposits + amount;
@@ -315,7 +329,22 @@ fun take(registry: &mut Registry, request_id: u64): Request {
     assert!(book.requests.contains(request_id), ERequestNotFound);
     let request = book.requests.remove(request_id);
     book.deposits = book.deposits - request.deposit.value();
+    book.count_out(request.proof);
     request
+}
+
+/// Counts one more open request of the StakeProof.
+fun count_in(book: &mut Book, proof: ID) {
+    if (!book.by_proof.contains(proof)) book.by_proof.add(proof, 0);
+    let count = &mut book.by_proof[proof];
+    assert!(*count < MAX_OPEN_REQUESTS, ETooManyOpenRequests);
+    *count = *count + 1;
+}
+
+fun count_out(book: &mut Book, proof: ID) {
+    let count = &mut book.by_proof[proof];
+    *count = *count - 1;
+    if (*count == 0) { book.by_proof.remove(proof); };
 }
 
 /// The best candidate that can take a request.

@@ -1,5 +1,4 @@
-"""Who may do what: a registry's capabilities, and that no one address both proposes slashes and cancels "
-"them."""
+"""Who may do what: a registry's capabilities, and that no address both proposes slashes and cancels them."""
 
 from __future__ import annotations
 
@@ -15,6 +14,18 @@ if TYPE_CHECKING:
     from k3s_daas.registry.client import Registry
 
 
+#: What each capability lets its holder do, as the end of a sentence.
+RIGHTS = {
+    "AdminCap": (
+        "changes the owners that may stake, the terms and the reward rates, moves the treasury to the reward "
+        "pool, requires attestation and migrates the registry"
+    ),
+    "OperatorCap": "appoints masters and lists the images that may attest as one",
+    "SlasherCap": "proposes slashes, which jail a worker at once",
+    "ArbiterCap": "cancels proposed slashes",
+}
+
+
 class WrongHolder(ChainError):
     """A capability that is, or would be, in the wrong hands."""
 
@@ -24,10 +35,22 @@ def check_separate(network: str, slasher: str, arbiter: str) -> None:
     if network != "localnet" and normalize_address(slasher) == normalize_address(arbiter):
         raise WrongHolder(
             f"Found {slasher} as slasher and as arbiter on {network}, wanted two addresses: whoever holds "
-            "both "
-            "keys takes any worker's stake and nobody can stop it. Give the ArbiterCap to somebody "
+            "both keys takes any worker's stake and nobody can stop it. Give the ArbiterCap to somebody "
             "else's address."
         )
+
+
+def planned_caps(moves: Mapping[str, str]) -> Operation:
+    """Handing capabilities on that only this run would make."""
+    return Operation(meaning=_meaning(moves))
+
+
+def _meaning(moves: Mapping[str, str]) -> list[str]:
+    return [
+        f"Gives the {kind} to {address}: who holds it {RIGHTS[kind]}. Only that key can use it from then on, "
+        "or hand it on."
+        for kind, address in moves.items()
+    ]
 
 
 async def plan_caps(registry: Registry, wanted: Mapping[str, str]) -> tuple[dict[str, str], Operation]:
@@ -44,8 +67,7 @@ async def plan_caps(registry: Registry, wanted: Mapping[str, str]) -> tuple[dict
             raise WrongHolder(
                 f"Neither the wallet {wallet} nor {address} holds the {kind} of registry "
                 f"{registry.deployment.registry_id}, wanted it at {address}. Only its holder can hand it "
-                "on: use "
-                "that key, or name the address that has it."
+                "on: use that key, or name the address that has it."
             )
         else:
             holders[kind] = wallet
@@ -56,8 +78,5 @@ async def plan_caps(registry: Registry, wanted: Mapping[str, str]) -> tuple[dict
         for cap_id, address in moves.values():
             tx.transfer([tx.object(cap_id)], address)
 
-    meaning = [
-        f"Gives the {kind} to {address}. Only that key can use it from then on, or hand it on."
-        for kind, (_, address) in moves.items()
-    ]
+    meaning = _meaning({kind: address for kind, (_, address) in moves.items()})
     return holders, Operation([build] if moves else [], meaning=meaning)

@@ -282,44 +282,26 @@ class Registry:
         """Pay the stake (or what a slash left of it) to the withdrawal address fixed when staking."""
         return await self.chain.execute(self._worker_call("worker_registry::withdraw", node_id))
 
-    async def set_allowed_owners(self, allow: Iterable[str], disallow: Iterable[str]) -> Receipt:
-        """Change the list of owners who may stake here (needs AdminCap)."""
-        cap = await self.cap("AdminCap")
-
-        async def build(tx: Transaction) -> None:
-            for function, owners in (("allow_owner", allow), ("disallow_owner", disallow)):
-                for owner in owners:
-                    args = [self._registry(tx), tx.object(cap), tx.address(owner)]
-                    tx.call(self._fn(f"worker_registry::{function}"), args)
-
-        return await self.chain.execute(build)
-
-    async def migrating(self) -> Build:
-        """A transaction that brings the registry to this package's version after an upgrade (AdminCap)."""
-        cap = await self.cap("AdminCap")
-
-        async def build(tx: Transaction) -> None:
-            tx.call(self._fn("worker_registry::migrate"), [self._registry(tx), tx.object(cap)])
-
-        return build
-
     # -- master --------------------------------------------------------------------------------------------
 
     async def appoint_master(self, account: str, gas_mist: int = 0) -> Receipt:
         """Make `account` the master (needs OperatorCap), and send it `gas_mist` in the same transaction."""
-        cap = await self.cap("OperatorCap")
+        return await self.chain.execute(self.appointing(account, gas_mist, await self.cap("OperatorCap")))
+
+    def appointing(self, account: str, gas_mist: int, cap: str | None) -> Build:
+        """The transaction of `appoint_master`; without `cap` it only sends the gas."""
 
         async def build(tx: Transaction) -> None:
-            clock = tx.object(CLOCK_ID, mutable=False)
-            args = [self._registry(tx), tx.object(cap), tx.address(account), clock]
-            tx.call(self._fn("nautilus::appoint_master"), args)
+            if cap is not None:
+                clock = tx.object(CLOCK_ID, mutable=False)
+                self.call(tx, "nautilus::appoint_master", tx.object(cap), tx.address(account), clock)
             if gas_mist:
                 tx.transfer(tx.split([gas_mist]), account)
 
-        return await self.chain.execute(build)
+        return build
 
     async def send(self, to: str, mist: int) -> Receipt:
-        """Send `mist` from the wallet to an address, such as the master's for its gas."""
+        """Send `mist` from the wallet to an address."""
 
         async def build(tx: Transaction) -> None:
             tx.transfer(tx.split([mist]), to)
@@ -421,6 +403,10 @@ class Registry:
         build = await self.proposing(node_id, reason, evidence_hash, execute=True)
         return await self.chain.execute(build)
 
+    def lapsing(self, node_id: str) -> Build:
+        """A transaction that ends a proposal which nobody executed in time; anybody may."""
+        return self._worker_call("slashing::lapse_slash", node_id)
+
     def executing(self, node_id: str) -> Build:
         """The transaction of `execute_slash`, to simulate or execute."""
         return self._worker_call("slashing::execute_slash", node_id)
@@ -450,6 +436,10 @@ class Registry:
         return build
 
     # -- shared --------------------------------------------------------------------------------------------
+
+    def call(self, tx: Transaction, function: str, *args: Arg) -> None:
+        """Add a call of the package's `module::function`, with the registry as its first argument."""
+        tx.call(self._fn(function), [self._registry(tx), *args])
 
     async def cap(self, kind: str) -> str:
         """Id of the wallet's `kind` ("AdminCap", "MasterCap", …) of this registry; MissingCap without one."""

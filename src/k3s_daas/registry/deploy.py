@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k3s_daas.chain.bcs import normalize_address
-from k3s_daas.chain.errors import ChainError, MoveAbort, ObjectNotFound
+from k3s_daas.chain.errors import ChainError, ObjectNotFound
 from k3s_daas.chain.model import Package, Receipt
 from k3s_daas.registry.model import Deployment, RegistryParams
 from k3s_daas.registry.operation import Operation
@@ -15,7 +15,6 @@ from k3s_daas.registry.operation import Operation
 if TYPE_CHECKING:
     from k3s_daas.chain.client import SuiClient
     from k3s_daas.chain.transaction import Build, Transaction
-    from k3s_daas.registry.client import Registry
 
 UPGRADE_CAP_TYPE = "0x2::package::UpgradeCap"
 ADMIN_CAP = "::worker_registry::AdminCap"
@@ -96,8 +95,7 @@ async def find_upgradable(chain: SuiClient, owner: str, package_id: str) -> Upgr
             return found
     raise CantUpgrade(
         f"Address {owner} holds no UpgradeCap of package {package_id}, which upgrading needs. Use the key "
-        "of the "
-        "address that holds it; when the cap was destroyed, the package can't be upgraded by anybody."
+        "of the address that holds it; when the cap was destroyed, the package can't be upgraded by anybody."
     )
 
 
@@ -129,9 +127,8 @@ async def plan_package(
             return newest, False, Operation()
         meaning = [
             f"Upgrades package {newest.id} (version {newest.version}) to the sources' bytecode, digest "
-            f"{package.digest.hex()}. Version {newest.version} can be called as before until its "
-            "registries are "
-            "migrated.",
+            f"{package.digest.hex()}. This can't be taken back. Version {newest.version} can be called as "
+            "before until its registries are migrated.",
             _who_upgrades(owner, found.policy),
         ]
         return newest, True, Operation([upgrading(found, package)], meaning=meaning)
@@ -149,9 +146,8 @@ def _who_upgrades(owner: str, policy: int) -> str:
     allowed = {0: "compatible changes", 128: "additions only", 192: "changes of dependencies only"}
     return (
         "Who holds its UpgradeCap can change the rules for everybody's stake "
-        f"({allowed.get(policy, policy)}): that "
-        f"is {owner}. Give the cap to a multi-signature address, or make the package immutable, before "
-        "others stake."
+        f"({allowed.get(policy, policy)}): that is {owner}. Give the cap to a multi-signature address, or "
+        "make the package immutable, before others stake."
     )
 
 
@@ -204,18 +200,6 @@ async def find_registry(
 def deployment_of(package_id: str, registry_id: str, original_id: str) -> Deployment:
     same = normalize_address(package_id) == normalize_address(original_id)
     return Deployment(package_id, registry_id, None if same else original_id)
-
-
-async def find_migration(registry: Registry) -> Build | None:
-    """The transaction that brings a registry to its package's version (needs AdminCap), None when it is."""
-    try:
-        build = await registry.migrating()
-        await registry.chain.simulate(build)
-    except MoveAbort as error:
-        if error.name == "ENotUpgrade":
-            return None
-        raise
-    return build
 
 
 def creating_registry(package_id: str, params: RegistryParams) -> Build:

@@ -112,6 +112,8 @@ class OpenRequest:
 
     request_id: int
     requester: str
+    #: The StakeProof it was submitted with.
+    proof_id: str
     node_id: str
     payload_hash: bytes
     priority: int
@@ -154,6 +156,16 @@ class Master:
 
 
 @dataclass(frozen=True)
+class RewardRates:
+    """What the pool pays for a served request and for an hour of Ready time, and the most for a worker in one
+    Sui epoch; MIST."""
+
+    per_request_mist: int = 0
+    per_ready_hour_mist: int = 0
+    cap_per_epoch_mist: int = 0
+
+
+@dataclass(frozen=True)
 class RegistryConfig:
     registry_id: str
     type: str
@@ -175,6 +187,7 @@ class RegistryConfig:
     #: The rewards pool, and what workers have earned and not claimed.
     pool_mist: int = 0
     earned_mist: int = 0
+    rates: RewardRates = RewardRates()
 
 
 @dataclass(frozen=True)
@@ -358,6 +371,7 @@ def parse_master(fields: Fields | None) -> Master | None:
 def parse_registry(registry_id: str, type_: str, json: Any) -> RegistryConfig:
     """A `worker_registry::Registry` object."""
     fields = Fields(json, "Registry")
+    pool = fields.struct("rewards")
     return RegistryConfig(
         registry_id=registry_id,
         type=type_,
@@ -376,8 +390,11 @@ def parse_registry(registry_id: str, type_: str, json: Any) -> RegistryConfig:
         workers_table=fields.struct("workers").text("id"),
         owners_table=fields.struct("owners").text("id"),
         master=parse_master(fields.optional("master")),
-        pool_mist=fields.struct("rewards").number("balance"),
+        pool_mist=pool.number("balance"),
         earned_mist=fields.number("earned"),
+        rates=RewardRates(
+            pool.number("per_request"), pool.number("per_ready_hour"), pool.number("cap_per_epoch")
+        ),
     )
 
 
@@ -388,6 +405,7 @@ def parse_request(json: Any) -> OpenRequest:
     return OpenRequest(
         request_id=field.number("name"),
         requester=value.text("requester"),
+        proof_id=value.text("proof"),
         node_id=value.node_id(),
         payload_hash=value.data("payload_hash"),
         priority=value.number("priority"),

@@ -17,7 +17,7 @@ from k3s_daas.units import format_sui
 if TYPE_CHECKING:
     from k3s_daas.chain.client import SuiClient
     from k3s_daas.chain.transaction import Build
-    from k3s_daas.registry.model import RegistryConfig, Worker
+    from k3s_daas.registry.model import RegistryConfig, RegistryParams, Worker
 
 #: Names of the contract's reason codes, in their order from 1.
 REASONS = ("conflicting heartbeats", "refused drain", "proven wrong result", "operator decision")
@@ -28,13 +28,14 @@ _SHOWN = 5
 class Operation:
     """Transactions in the order in which they are sent, none when there is nothing to do.
 
-    `locks_mist` goes from the wallet into the contract, `returns_mist` from the contract to the wallet.
-    `meaning` is what the operator agrees to, in sentences.
+    `locks_mist` goes from the wallet into the contract, `returns_mist` from the contract to the wallet,
+    `pays_mist` from the wallet to others for good. `meaning` is what the operator agrees to, in sentences.
     """
 
     builds: Sequence[Build] = ()
     locks_mist: int = 0
     returns_mist: int = 0
+    pays_mist: int = 0
     meaning: Sequence[str] = ()
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
@@ -62,7 +63,7 @@ async def estimate(chain: SuiClient, operation: Operation) -> Estimate:
     before = await chain.balance(address)
     simulated = [await chain.simulate(build) for build in operation.builds]
     gas = sum(one.gas_mist for one in simulated)
-    needed = operation.locks_mist + max(gas, 0)
+    needed = operation.locks_mist + operation.pays_mist + max(gas, 0)
     if simulated and before < needed:
         raise InsufficientGas(before, needed, address)
     shown = preview(operation, address, before, gas)
@@ -71,11 +72,16 @@ async def estimate(chain: SuiClient, operation: Operation) -> Estimate:
 
 def preview(operation: Operation, address: str, before_mist: int, gas_mist: int | None) -> dict[str, Any]:
     """The figures and the words; `gas_mist` is None where nothing can be simulated yet."""
-    after = before_mist - operation.locks_mist + operation.returns_mist - (gas_mist or 0)
+    out = operation.locks_mist + operation.pays_mist + (gas_mist or 0)
+    after = before_mist - out + operation.returns_mist
     count = len(operation.builds)
     lines = list(operation.meaning) or ["Nothing to do: nothing is sent and nothing is paid."]
-    if count or gas_mist is None:
-        gas = "not known before the registry exists" if gas_mist is None else f"about {format_sui(gas_mist)}"
+    if count or (operation.meaning and gas_mist is None):
+        gas = (
+            "can't be estimated before what it works on exists"
+            if gas_mist is None
+            else f"about {format_sui(gas_mist)}"
+        )
         lines.append(
             f"Gas: {gas}, in {max(count, 1)} transaction{'' if count < 2 else 's'}. "
             f"Wallet {address}: {format_sui(before_mist)} before, {format_sui(after)} after."
@@ -85,6 +91,7 @@ def preview(operation: Operation, address: str, before_mist: int, gas_mist: int 
         "gas_estimate_mist": gas_mist,
         "stake_locked_mist": operation.locks_mist,
         "stake_returned_mist": operation.returns_mist,
+        "paid_mist": operation.pays_mist,
         "balance_before_mist": before_mist,
         "balance_after_mist": after,
         "slash_conditions": dict(operation.conditions),
@@ -124,7 +131,7 @@ def duration(ms: int) -> str:
     return f"{ms} ms"
 
 
-def slash_conditions(terms: RegistryConfig | Worker) -> dict[str, Any]:
+def slash_conditions(terms: RegistryConfig | RegistryParams | Worker) -> dict[str, Any]:
     """What a staker agrees to; windows in ms."""
     return {
         "slash_share_percent": terms.slash_share_bps / 100,
@@ -134,7 +141,7 @@ def slash_conditions(terms: RegistryConfig | Worker) -> dict[str, Any]:
     }
 
 
-def conditions_in_words(terms: RegistryConfig | Worker) -> str:
+def conditions_in_words(terms: RegistryConfig | RegistryParams | Worker) -> str:
     slash, leave = terms.slash_window_ms, terms.unbonding_window_ms
     return (
         f"A slash takes {terms.slash_share_bps / 100:g} % of a worker's stake, "

@@ -6,10 +6,11 @@ request times out. Amounts in MIST, times in ms.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from k3s_daas.chain.errors import ChainError, MalformedRecord
+from k3s_daas.chain.errors import MalformedRecord
 from k3s_daas.registry.client import CLOCK_ID, Registry
 from k3s_daas.registry.model import OpenRequest, Worker, WorkerStatus, check_node_id
 from k3s_daas.registry.operation import Operation, duration, names
@@ -24,10 +25,8 @@ MIN_DEPOSIT_MIST = 1_000_000
 URGENT_PRIORITY = 8
 REQUEST_WINDOW_MS = 600_000
 _SLOTS = 10
-
-
-class CantSubmit(ChainError):
-    """A request that the contract would refuse."""
+#: Of one StakeProof, of which an owner has one for each of its workers.
+MAX_OPEN_REQUESTS = 10
 
 
 def candidates_of(workers: Iterable[Worker], priority: int) -> list[str]:
@@ -58,21 +57,22 @@ async def plan_request(
 ) -> tuple[OpenRequest | None, list[str], Operation]:
     """(the wallet's open request of that payload, candidates, what to send).
 
-    CantSubmit without a candidate or a stake of one's own. Without `candidates` the best are chosen.
+    CantSubmit without a candidate, or a stake of one's own with fewer than 10 open requests. Without
+    `candidates` the best are chosen.
     """
     wallet = registry.chain.require_address()
     _check(priority, deposit_mist, candidates)
-    for request in await registry.open_requests():
+    known = await registry.open_requests()
+    for request in known:
         if (request.requester, request.payload_hash) == (wallet, payload_hash):
             return request, [], Operation()
     workers = await registry.workers()
-    proof = _live_proof(workers, wallet)
+    proof = _live_proof(workers, wallet, Counter(request.proof_id for request in known))
     asked = candidates_of(workers, priority) if candidates is None else list(candidates)
     if not asked:
         raise CantSubmit(
             f"Found none of {len(workers)} workers active with a free slot and the stake its reputation "
-            "asks for, "
-            "wanted one. Wait, or raise the priority to 8 for the reserved slots."
+            "asks for, wanted one. Wait, or raise the priority to 8 for the reserved slots."
         )
 
     async def build(tx: Transaction) -> None:
@@ -85,10 +85,9 @@ async def plan_request(
         f"Submits the request with payload hash {payload_hash.hex()}, priority {priority}, to one of "
         f"{names(asked)}.",
         f"Its deposit of {format_sui(deposit_mist)} is the worker's once the request is completed, and "
-        "comes back "
-        f"when it isn't within {duration(REQUEST_WINDOW_MS)}.",
+        f"comes back when it isn't within {duration(REQUEST_WINDOW_MS)}.",
     ]
-    return None, asked, Operation([build], deposit_mist, 0, meaning)
+    return None, asked, Operation([build], deposit_mist, meaning=meaning)
 
 
 def _check(priority: int, deposit_mist: int, candidates: Sequence[str] | None) -> None:
@@ -103,15 +102,22 @@ def _check(priority: int, deposit_mist: int, candidates: Sequence[str] | None) -
             raise CantSubmit(f"Found {len(candidates)} candidates, wanted 1 to {MAX_CANDIDATES}.")
 
 
-def _live_proof(workers: Iterable[Worker], wallet: str) -> str:
+def _live_proof(workers: Iterable[Worker], wallet: str, asked: Counter[str]) -> str:
+    """The wallet's live StakeProof with the fewest open requests, which `asked` counts."""
     out = (WorkerStatus.JAILED, WorkerStatus.SLASHED, WorkerStatus.UNBONDING)
-    for worker in workers:
-        if worker.owner == wallet and worker.status not in out:
-            if not worker.proof_id.startswith("0x"):
-                raise MalformedRecord(f"Worker {worker.node_id} has proof {worker.proof_id!r}, wanted an id")
-            return worker.proof_id
-    raise CantSubmit(
-        f"Found no staked worker of {wallet} in service, wanted one: only owners may submit requests. "
-        "Stake for a "
-        "worker first, or use an owner's key."
-    )
+    own = [worker for worker in workers if worker.owner == wallet and worker.status not in out]
+    if not own:
+        raise CantSubmit(
+            f"Found no staked worker of {wallet} in service, wanted one: only owners may submit requests. "
+            "Stake for a worker first, or use an owner's key."
+        )
+    best = min(own, key=lambda worker: asked[worker.proof_id])
+    if not best.proof_id.startswith("0x"):
+        raise MalformedRecord(f"Worker {best.node_id} has proof {best.proof_id!r}, wanted an id")
+    if asked[best.proof_id] >= MAX_OPEN_REQUESTS:
+        raise CantSubmit(
+            f"Found {MAX_OPEN_REQUESTS} open requests for each of the {len(own)} workers that {wallet} "
+            "staked for, wanted fewer. Wait until one is completed or timed out (10 minutes), or stake for "
+            "more workers."
+        )
+    return best.proof_id

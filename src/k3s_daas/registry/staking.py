@@ -94,7 +94,7 @@ class StakePlan:
         builds = [registry.staking(stake, withdrawal_address, mint) for stake, mint in parts]
         more = list(self.add.items())
         builds += [registry.adding(dict(more[i : i + batch])) for i in range(0, len(more), batch)]
-        return Operation(builds, self.stake_mist, 0, meaning, slash_conditions(config))
+        return Operation(builds, self.stake_mist, meaning=meaning, conditions=slash_conditions(config))
 
     def outcome(self, known: Mapping[str, Worker], owner: str) -> dict[str, dict[str, str]]:
         """What `describe` will say once the plan is carried out."""

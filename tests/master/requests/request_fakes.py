@@ -55,6 +55,7 @@ class Book:
         request = OpenRequest(
             self.last_id,
             owner,
+            "0x" + "9f" * 32,
             node_id,
             hashlib.sha256(raw).digest(),
             priority,
