@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from k3s_daas.chain.errors import MalformedRecord
+from k3s_daas.chain.errors import ChainError, MalformedRecord
 from k3s_daas.registry.client import CLOCK_ID, Registry
 from k3s_daas.registry.model import OpenRequest, Worker, WorkerStatus, check_node_id
 from k3s_daas.registry.operation import Operation, duration, names
@@ -27,6 +27,10 @@ REQUEST_WINDOW_MS = 600_000
 _SLOTS = 10
 #: Of one StakeProof, of which an owner has one for each of its workers.
 MAX_OPEN_REQUESTS = 10
+
+
+class CantSubmit(ChainError):
+    """A request that the contract would refuse."""
 
 
 def candidates_of(workers: Iterable[Worker], priority: int) -> list[str]:
