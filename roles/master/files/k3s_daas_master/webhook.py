@@ -143,6 +143,7 @@ class WebhookServer:
     def __init__(self, app: Webhook, bound: socket.socket) -> None:
         self._app = app
         self._server = _Server(app, bound)
+        self._guard: asyncio.Task[None] | None = None
         #: Set once connections are taken.
         self.up = self._server.up
 
@@ -156,7 +157,8 @@ class WebhookServer:
 
     def stop(self) -> None:
         """Take no more requests; one whose body hasn't come yet is refused."""
-        self._guard.cancel()
+        if self._guard is not None:
+            self._guard.cancel()
         self._server.stop()
 
 
