@@ -57,9 +57,7 @@ _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
 
 
-class RegistryAccess(
-    ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, ServesRequests, Protocol
-):
+class RegistryAccess(ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, ServesRequests, Protocol):
     """All that the parts ask of the on-chain registry."""
 
 
