@@ -219,7 +219,7 @@ async def story(world: World, body: str, there: bool, meddling: str) -> None:
         assert effects or kube.effects, "it says so, and nothing happened"
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.sampled_from(sorted(BODIES)),
     there=st.booleans(),

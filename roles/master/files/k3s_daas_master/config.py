@@ -126,7 +126,7 @@ class Config(BaseModel):
     # take, and how long and how much of their results is kept.
     request_methods: list[Method] = list(get_args(Method))
     request_resources: list[Annotated[str, AfterValidator(_requestable)]] = list(RESOURCES)
-    request_timeout_s: Annotated[float, Field(ge=1, le=60)] = 15.0
+    request_timeout_s: Annotated[float, Field(ge=1, le=30)] = 15.0
     request_results_keep_s: Annotated[float, Field(ge=600, le=31_536_000)] = 604_800.0
     request_results_max_mb: Annotated[int, Field(ge=1, le=4096)] = 64
 
