@@ -297,7 +297,7 @@ def populate(server: ApiServer) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    server = ApiServer(os.environ.get("K3S_BINARY"), tmp_path_factory.mktemp("k3s"))
+    server = ApiServer(os.environ.get("K3S_BINARY") or None, tmp_path_factory.mktemp("k3s"))
     try:
         server.start()
         with server.http() as admin:

@@ -191,3 +191,29 @@ def test_the_daemons_are_sandboxed(hosts: dict[str, Host], host: str, unit: str)
 @pytest.mark.parametrize("host", ["master", "worker-1"])
 def test_no_unit_failed(hosts: dict[str, Host], host: str) -> None:
     assert hosts[host].check_output("systemctl list-units --failed --plain --no-legend") == ""
+
+
+def test_the_owner_has_its_place_with_the_worker_that_is_left(
+    hosts: dict[str, Host], stage: dict[str, Any]
+) -> None:
+    owner = stage["operator"]
+    space = f"owner-{owner[2:42]}"
+    kubectl = hosts["master"].check_output
+    namespace = json.loads(kubectl(f"k3s kubectl get namespace {space} -o json"))
+    assert namespace["metadata"]["annotations"]["k3s-daas/owner"] == owner
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    role = json.loads(kubectl(f"k3s kubectl get clusterrole k3s-daas:owner:{owner[2:42]} -o json"))
+    assert role["rules"][0]["resourceNames"] == ["worker-1"]
+    for kind in ("resourcequota/k3s-daas", "limitrange/k3s-daas", "networkpolicy/k3s-daas-default-deny"):
+        assert kubectl(f"k3s kubectl get {kind} -n {space} -o name")
+
+
+def test_the_master_has_an_identity_of_its_own_and_not_the_admins(hosts: dict[str, Host]) -> None:
+    file = hosts["master"].file("/etc/k3s-daas/kubernetes/kubeconfig")
+    assert (file.user, file.mode) == ("k3s-daas-master", 0o600)
+    assert json.loads(file.content_string)["users"][0]["name"] == "k3s-daas:master"
+    unit = hosts["master"].check_output("systemctl cat k3s-daas-master.service")
+    assert "k3s.yaml" not in unit
+    assert hosts["master"].service("k3s-daas-master-identity.timer").is_running
+    # The renewal itself: at once it finds the one that was just made still good.
+    hosts["master"].check_output("systemctl start k3s-daas-master-identity.service")
