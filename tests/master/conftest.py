@@ -78,6 +78,22 @@ class FakeClock(Clock):
         self.elapsed += seconds
 
 
+@dataclass
+class FakeEndpoint:
+    """One Sui endpoint, which may be down or lag."""
+
+    chain: FakeChain
+    endpoint: str = "https://fullnode.invalid:443"
+    error: Exception | None = None
+    behind_ms: int = 0
+
+    async def latest_checkpoint(self) -> tuple[int, int]:
+        if self.error is not None:
+            raise self.error
+        tip = self.chain.log[-1]
+        return tip.sequence, tip.timestamp_ms - self.behind_ms
+
+
 class FakeChain:
     """The registry's records and its checkpoints, in memory. Every change is an event in a checkpoint."""
 
@@ -95,6 +111,9 @@ class FakeChain:
         self.refuse_statuses: Callable[[Mapping[str, WorkerStatus]], Exception | None] = lambda _: None
         self.refuse_reads: Exception | None = None
         self.opened_after: list[int | None] = []
+        self.gas_mist = 5 * 10**8
+        self.gas_price_mist = 750
+        self.endpoints = [FakeEndpoint(self)]
         self._digests = 0
 
     # what the master calls
@@ -102,6 +121,18 @@ class FakeChain:
     async def latest_checkpoint(self) -> tuple[int, int]:
         self._reading()
         return self.log[-1].sequence, self.log[-1].timestamp_ms
+
+    def all_endpoints(self) -> list[FakeEndpoint]:
+        return self.endpoints
+
+    async def balance(self, address: str) -> int:
+        self._reading()
+        assert address == ADDRESS
+        return self.gas_mist
+
+    async def reference_gas_price(self) -> int:
+        self._reading()
+        return self.gas_price_mist
 
     async def checkpoints(
         self, after: int | None, packages: Iterable[str] | None = None

@@ -56,7 +56,7 @@ class Executor:
     async def simulate(self, build: Build) -> Preview:
         """What `build` would do and cost. Raises what execute would, but nothing is sent."""
         tx = await self._written(build)
-        refs, price = await self._resolve(tx), await self._gas_price()
+        refs, price = await self._resolve(tx), await self.gas_price()
         _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
         payment, merge, budget = self._choose(await self._coins(tx), budget, tx.drawn_mist, price)
         # Once more with the coins that would pay: joining them frees storage, and the operator is shown this.
@@ -85,7 +85,7 @@ class Executor:
 
     async def _execute(self, tx: Transaction) -> Receipt:
         assert self._key is not None
-        refs, price = await self._resolve(tx), await self._gas_price()
+        refs, price = await self._resolve(tx), await self.gas_price()
         _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
         payment, merge, budget = self._choose(await self._coins(tx), budget, tx.drawn_mist, price)
         encoded = transaction_bytes(tx, refs, Gas(price, budget, payment), merge)
@@ -109,7 +109,8 @@ class Executor:
         found = await batch_get(self._transport, ids, "object_id", "version", "digest", "owner")
         return {i: answers.to_reference(o) for i, o in zip(ids, found, strict=True) if o is not None}
 
-    async def _gas_price(self) -> int:
+    async def gas_price(self) -> int:
+        """The network's reference gas price of this epoch, in MIST a unit."""
         request = rpc.GetEpochRequest(read_mask=mask("reference_gas_price"))
         answer = await self._transport.call("GetEpoch", lambda link: link.ledger.get_epoch, request)
         return int(answer.epoch.reference_gas_price)

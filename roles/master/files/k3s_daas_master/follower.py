@@ -20,6 +20,7 @@ from k3s_daas_master.clock import Clock
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.store import Store
+from k3s_daas_master.work import count_work
 
 _log = get_logger("k3s_daas_master.follower")
 
@@ -147,6 +148,7 @@ class Follower:
                 for event in events:
                     if isinstance(event, WorkerSlashed):
                         self._store.request_removal(event.node_id, self._clock.now_ms())
+                    count_work(self._store, event)
                 self._store.set_cursor(batch.sequence)
             self._committed_at = self._clock.monotonic()
         self._cursor = batch.sequence

@@ -1,15 +1,16 @@
-"""The API for workers and operators, over TLS; the API server's webhook is in `webhook`."""
+"""The API for workers, operators and browsers, over TLS; the API server's webhook is in `webhook`."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from prometheus_client import Counter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -17,29 +18,66 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from k3s_daas import openapi
 from k3s_daas.logs import get_logger
-from k3s_daas.registry import InvalidNodeId, check_node_id
+from k3s_daas.openapi import Answer, Operation
+from k3s_daas.registry import check_node_id
+from k3s_daas_master import description, statuspage, workers
+from k3s_daas_master.admission import limit_reads, limit_registrations
 from k3s_daas_master.errors import ApiError, shown
 from k3s_daas_master.gate import Gate
 from k3s_daas_master.heartbeats import Reported
 from k3s_daas_master.metrics import CONTENT_TYPE
 from k3s_daas_master.ratelimit import source_of
+from k3s_daas_master.schemas import HeartbeatAnswer, ReadyAnswer, RegisterAnswer, WorkersAnswer, errors
 from k3s_daas_master.state import State
+from k3s_daas_master.traffic import TrafficMiddleware
 
 MAX_BODY_BYTES = 16 * 1024
 BODY_TIMEOUT_S = 10.0
 _MAX_U64 = 2**64 - 1
 _log = get_logger("k3s_daas_master.http")
 
+# What can go wrong with any request of a worker, and with a registration besides.
+_OF_A_WORKER = (
+    "bad_request",
+    "body_too_large",
+    "wrong_content_type",
+    "token_malformed",
+    "token_unknown",
+    "token_revoked",
+    "node_mismatch",
+    "worker_slashed",
+    "worker_not_eligible",
+    "clock_skew",
+    "timestamp_replayed",
+    "rate_limited",
+    "not_ready",
+)
+_OF_A_REGISTRATION = ("token_expired",)
+
 Handler = Callable[[Request], Awaitable[Response]]
 _Model = TypeVar("_Model", bound="_Body")
+
+
+# What a worker reports of itself is shown to others: plain names, numbers that JSON has, short text.
+_Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
+_Figure = (
+    Annotated[int, Field(ge=-(2**63), le=_MAX_U64)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=64)]
+)
 
 
 class _Body(BaseModel):
     # Unknown keys are let through: an older master serves a newer watcher.
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    node_id: str
+    node_id: Annotated[
+        str,
+        AfterValidator(check_node_id),
+        WithJsonSchema({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"}),
+    ]
     timestamp_ms: Annotated[int, Field(ge=0, le=2**53)]
 
 
@@ -53,24 +91,18 @@ class HeartbeatBody(_Body):
     stake_status: Annotated[str, Field(max_length=32)] = ""
     stake_mist: Annotated[int, Field(ge=0, le=_MAX_U64)] | None = None
     running_pods: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    resource_usage: Annotated[
-        dict[str, float | int | Annotated[str, Field(max_length=64)] | None], Field(max_length=32)
-    ] = {}
+    resource_usage: Annotated[dict[_Key, _Figure | None], Field(max_length=32)] = {}
 
 
 def api_app(state: State) -> Starlette:
-    """The API for workers, operators and probes."""
+    """The API for workers, operators, probes and browsers."""
+    operations = [*_operations(state), *statuspage.operations(state)]
+    return _app(openapi.routes([*operations, description.operation(operations)]), state)
 
+
+def _operations(state: State) -> list[Operation]:
     async def register(request: Request) -> Response:
-        wait = state.limiter.take(source_of(request.client))
-        if wait:
-            raise ApiError(
-                "rate_limited",
-                "Too many registrations from this address.",
-                f"more than {state.config.registration_burst} at once",
-                f"{state.config.registration_per_s:g} a second",
-                f"Wait {wait:.1f} s.",
-            )
+        limit_registrations(request, state)
         body = _validated(RegisterBody, await read_json(request))
         answer = await state.registrar.register(_token(request), body.node_id, body.timestamp_ms)
         # It holds secrets: no cache may keep it.
@@ -84,8 +116,9 @@ def api_app(state: State) -> Starlette:
             state.fleet.wake()
         return JSONResponse({"status": status})
 
-    async def workers(_: Request) -> Response:
-        return JSONResponse(state.workers())
+    async def workers_(request: Request) -> Response:
+        limit_reads(request, state)
+        return Response(workers.answer(state).model_dump_json(), media_type="application/json")
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -94,26 +127,63 @@ def api_app(state: State) -> Starlette:
         reasons = state.not_ready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        limit_reads(request, state)
         return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
+    return [
+        Operation(
+            "POST",
+            "/api/v1/register-worker",
+            _counted(register, state.metrics.registrations, state),
+            "Exchange a worker's seal token for a bootstrap token and its node's password",
+            {200: Answer("What to join with", RegisterAnswer), **errors(*_OF_A_WORKER, *_OF_A_REGISTRATION)},
+            body=RegisterBody,
+            security=description.SEAL_TOKEN,
+        ),
+        Operation(
+            "POST",
+            "/api/v1/nodes/heartbeat",
+            _counted(heartbeat, state.metrics.heartbeats, state),
+            "Say that a worker is alive",
+            {200: Answer("Its status on-chain", HeartbeatAnswer), **errors(*_OF_A_WORKER)},
+            body=HeartbeatBody,
+            security=description.SEAL_TOKEN,
+        ),
+        Operation(
+            "GET",
+            "/api/v1/workers",
+            workers_,
+            "Every worker of the registry, and the pool in figures",
+            {200: Answer("The registry as this master sees it", WorkersAnswer), **errors("rate_limited")},
+        ),
+        Operation(
+            "GET", "/healthz", healthz, "Whether the process lives", {200: Answer("It does", "text/plain")}
+        ),
+        Operation(
+            "GET",
+            "/readyz",
+            readyz,
+            "Whether this master can do all of its work",
+            {200: Answer("It can", ReadyAnswer), 503: Answer("It can't, and why", ReadyAnswer)},
+        ),
+        Operation(
+            "GET",
+            "/metrics",
+            metrics,
+            "Metrics for Prometheus",
+            {200: Answer("Text format 0.0.4", "text/plain"), **errors("rate_limited")},
+        ),
+    ]
+
+
+def _app(routes: list[Route], state: State) -> Starlette:
+    paths: dict[object, str] = {route.endpoint: route.path for route in routes}
     return Starlette(
-        middleware=[Middleware(Gate, state=state)],
-        routes=[
-            Route(
-                "/api/v1/register-worker",
-                _counted(register, state.metrics.registrations, state),
-                methods=["POST"],
-            ),
-            Route(
-                "/api/v1/nodes/heartbeat",
-                _counted(heartbeat, state.metrics.heartbeats, state),
-                methods=["POST"],
-            ),
-            Route("/api/v1/workers", workers),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
+        routes=routes,
+        middleware=[
+            Middleware(TrafficMiddleware, traffic=state.metrics.traffic, paths=paths),
+            Middleware(Gate, state=state),
         ],
         exception_handlers={
             ApiError: _refused,
@@ -125,6 +195,7 @@ def api_app(state: State) -> Starlette:
 
 
 def _counted(handler: Handler, counter: Counter, state: State) -> Handler:
+    @functools.wraps(handler)
     async def counted(request: Request) -> Response:
         outcome = "internal"
         try:
@@ -163,6 +234,9 @@ async def read_json(request: Request) -> dict[str, Any]:
         raise bad_request("a connection closed before the body's end", "a whole body") from None
     try:
         body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        if b"\\u" in raw:
+            # A lone surrogate passes JSON's grammar, but is no text: it could never be shown or logged.
+            json.dumps(body, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise bad_request(f"{len(raw)} bytes that aren't JSON", "one JSON object") from None
     if not isinstance(body, dict):
@@ -200,17 +274,14 @@ def _no_constant(name: str) -> None:
 
 def _validated(model: type[_Model], body: dict[str, Any]) -> _Model:
     try:
-        checked = model.model_validate(body)
-        check_node_id(checked.node_id)
+        return model.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise bad_request(
-            f"{where}: {first['msg']}", "node_id (text) and timestamp_ms (whole number)"
+            f"{where}: {first['msg'].removeprefix('Value error, ')}",
+            "node_id (an RFC 1123 label), timestamp_ms (whole number), and what the API's description names",
         ) from None
-    except InvalidNodeId as error:
-        raise bad_request(str(error), "an RFC 1123 label as node_id") from None
-    return checked
 
 
 def bad_request(found: str, wanted: str) -> ApiError:

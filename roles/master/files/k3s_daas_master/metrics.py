@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from k3s_daas.registry import WorkerStatus
+from k3s_daas_master.gauges import gauges
+from k3s_daas_master.traffic import Traffic
 
 if TYPE_CHECKING:
     from k3s_daas_master.state import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Token checks since the start. `refused` are all that named no user, for whatever reason."""
+
+    all: float
+    refused: float
 
 
 class Metrics:
@@ -47,6 +58,20 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+
+        self.traffic = Traffic(self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def checks(self) -> Checks:
+        """Token checks so far."""
+        by_outcome = {
+            sample.labels["outcome"]: sample.value
+            for family in self.token_reviews.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+        total = sum(by_outcome.values())
+        return Checks(total, total - by_outcome.get("authenticated", 0.0))
 
     def watch(self, state: State) -> None:
         """Report `state` with every scrape."""
@@ -98,6 +123,7 @@ class _Gauges(Collector):
         )
         yield _counter("k3s_daas_chain_events", "Events of our registry taken in", state.follower.events)
         yield _counter("k3s_daas_replay_gaps", "Gaps in the checkpoint stream", state.follower.replay_gaps)
+        yield from gauges(state)
 
 
 def _counter(name: str, text: str, value: int) -> Metric:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
 import ssl
@@ -12,7 +13,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Protocol
 
 import uvicorn
-from starlette.applications import Starlette
 
 from k3s_daas import listening, systemd
 from k3s_daas.chain import ChainUnreachable, Key, SuiClient
@@ -21,6 +21,7 @@ from k3s_daas.registry import Registry
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
+from k3s_daas_master.connections import Connections, guarded
 from k3s_daas_master.errors import StateError
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
@@ -37,6 +38,7 @@ from k3s_daas_master.removal import ReadsWorkers, Remover
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
 from k3s_daas_master.tokenreview import TokenReviewer
+from k3s_daas_master.vitals import Vitals, WatchesChain
 from k3s_daas_master.webhook import Webhook, WebhookServer
 
 _log = get_logger("k3s_daas_master.service")
@@ -47,6 +49,10 @@ _DRAIN_S = 2
 _KEEP_ALIVE_S = 45
 # How many refusals of one address are logged: a flood must not fill the journal.
 _REFUSALS_BURST, _REFUSALS_PER_S = 20, 1.0
+# Large answers that one address may ask for: its status pages ask every 3 s each.
+_READS_BURST, _READS_PER_S = 60, 4.0
+# Open connections: all of them, and of one address. 1,000 workers behind one NAT have their place.
+_CONNECTIONS, _CONNECTIONS_OF_ONE = 4000, 1500
 # A pass over the fleet that takes longer than this is stuck.
 _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
@@ -56,10 +62,14 @@ class RegistryAccess(ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, Prot
     """All that the parts ask of the on-chain registry."""
 
 
+class ChainAccess(FollowsChain, WatchesChain, Protocol):
+    """All that the parts ask of the chain itself."""
+
+
 def assemble(
     config: Config,
     *,
-    chain: FollowsChain,
+    chain: ChainAccess,
     registry: RegistryAccess,
     address: str,
     cluster: Cluster,
@@ -122,6 +132,7 @@ def assemble(
         clock=clock,
     )
     operators = Operators(registry, config.operator_cap_id, clock)
+    metrics = Metrics()
     state = State(
         config=config,
         index=index,
@@ -138,7 +149,11 @@ def assemble(
         limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
         stranger_limiter=RateLimiter(config.unknown_token_burst, config.unknown_token_per_s, clock),
         refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
-        metrics=Metrics(),
+        metrics=metrics,
+        clock=clock,
+        vitals=Vitals(chain, address, clock, lambda: metrics.checks().all, lambda: metrics.checks().refused),
+        reads=RateLimiter(_READS_BURST, _READS_PER_S, clock),
+        connections=Connections(_CONNECTIONS_OF_ONE),
     )
     state.metrics.watch(state)
     return state
@@ -160,23 +175,35 @@ class Server(uvicorn.Server):
         yield
 
 
-def _server(app: Starlette, tls: tuple[str, str]) -> Server:
+def api_server(state: State) -> Server:
+    """The API's server, over TLS and with its limits on connections. Raises StateError."""
+    files = (str(state.config.tls_cert), str(state.config.tls_key))
     settings = uvicorn.Config(
-        app,
+        api_app(state),
+        http=guarded(state.connections),
         log_config=None,
+        # Below that it has a line for every connection that isn't HTTP: a flood must not fill the journal.
+        log_level=logging.ERROR,
         access_log=False,
         lifespan="off",
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
-        limit_concurrency=2000,
+        limit_concurrency=_CONNECTIONS,
         h11_max_incomplete_event_size=MAX_BODY_BYTES,
         ws="none",
         # The address of the peer itself: nobody stands in front of us, and a header can say anything.
         proxy_headers=False,
-        ssl_certfile=tls[0],
-        ssl_keyfile=tls[1],
+        ssl_certfile=files[0],
+        ssl_keyfile=files[1],
     )
+    try:
+        settings.load()
+    except (OSError, ssl.SSLError) as error:
+        raise StateError(
+            f"TLS files {', '.join(files)}: {error}. Wanted a certificate and its key, readable by the "
+            "service; the unit makes them with `k3s-daas-master issue-certificate`."
+        ) from None
     return Server(settings)
 
 
@@ -221,15 +248,7 @@ async def serve_state(
     Raises whatever broke a loop that should never end.
     """
     config = state.config
-    try:
-        server = _server(api_app(state), (str(config.tls_cert), str(config.tls_key)))
-        server.config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise StateError(
-            f"TLS files {config.tls_cert}, {config.tls_key}: {error}. Wanted a certificate and its key, "
-            "readable by the service; the unit makes them with `k3s-daas-master issue-certificate`."
-        ) from None
-
+    server = api_server(state)
     webhook_server = WebhookServer(Webhook(state.reviewer, state.metrics.token_reviews), webhook)
     progress = [state.fleet.passes, clock.monotonic()]
 
@@ -250,6 +269,7 @@ async def serve_state(
         "fleet": state.fleet.run(config.reconcile_s),
         "removals": state.remover.run(),
         "operators": state.operators.run(),
+        "vitals": state.vitals.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }

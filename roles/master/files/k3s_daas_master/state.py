@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from k3s_daas_master.clock import Clock
 from k3s_daas_master.config import Config
+from k3s_daas_master.connections import Connections
 from k3s_daas_master.fleet import Fleet
 from k3s_daas_master.follower import Follower
 from k3s_daas_master.freshness import STALE_MS, ChainView
@@ -18,6 +19,7 @@ from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
 from k3s_daas_master.store import Store
 from k3s_daas_master.tokenreview import TokenReviewer
+from k3s_daas_master.vitals import Vitals
 
 
 @dataclass
@@ -40,6 +42,11 @@ class State:
     stranger_limiter: RateLimiter
     refusal_log: RateLimiter
     metrics: Metrics
+    # What the status page shows beside the parts themselves, and what it and the API are guarded by.
+    clock: Clock
+    vitals: Vitals
+    reads: RateLimiter
+    connections: Connections
 
     def not_ready(self) -> list[str]:
         """Why this master can't do all of its work now; empty when it can."""
@@ -56,46 +63,3 @@ class State:
                 "announcement: the chain doesn't name this master with these addresses and this CA yet"
             )
         return reasons
-
-    def workers(self) -> dict[str, Any]:
-        """The registry as this master sees it; no part of any token. Stake in MIST, times in ms."""
-        rows = []
-        for worker in sorted(self.index.workers.values(), key=lambda w: w.node_id):
-            token = self.index.worker_token(worker.node_id)
-            node = self.fleet.nodes.get(worker.node_id)
-            reported = self.heartbeats.reported.get(worker.node_id)
-            rows.append(
-                {
-                    "node_id": worker.node_id,
-                    "owner": worker.owner,
-                    "stake_mist": worker.stake_mist,
-                    "status": worker.status.value,
-                    "node_ready": None if node is None else node.ready,
-                    "generation": None if token is None else token.generation,
-                    "expires_at_ms": None if token is None else token.expires_at_ms,
-                    "revoked": None if token is None else token.revoked,
-                    "last_heartbeat_ms": self.heartbeats.last_ms.get(worker.node_id),
-                    "running_pods": None if reported is None else reported.running_pods,
-                    "resource_usage": {} if reported is None else reported.resource_usage,
-                }
-            )
-        master = self.index.master
-        return {
-            "workers": rows,
-            "master": {
-                "account": None if master is None else master.account,
-                "epoch": None if master is None else master.epoch,
-                "endpoint": self.config.endpoint,
-                "api_server": self.config.api_server,
-                "ca_hash": self.ca.hash.hex() or None,
-                "announced": self.fleet.announced(),
-                "tee": "SIMULATED" if self.config.tee_mode == "simulated" else "nitro",
-                "problems": self.not_ready(),
-            },
-            "chain": {
-                "network": self.config.network,
-                "registry_id": self.config.registry_id,
-                "checkpoint": self.view.sequence,
-                "age_ms": self.view.age_ms(),
-            },
-        }

@@ -27,6 +27,8 @@ CREATE TABLE registrations (
     generation INTEGER NOT NULL);
 CREATE TABLE removals (
     node_id TEXT PRIMARY KEY, requested_ms INTEGER NOT NULL, done_ms INTEGER);
+CREATE TABLE work (
+    node_id TEXT PRIMARY KEY, served INTEGER NOT NULL, missed INTEGER NOT NULL);
 """
 
 
@@ -45,6 +47,14 @@ class Registration:
     owner: str
     registered_at_ms: int
     generation: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """How many of the chain's requests a worker served, and how many it claimed and missed."""
+
+    served: int = 0
+    missed: int = 0
 
 
 class Store:
@@ -166,3 +176,20 @@ class Store:
     def removals(self) -> dict[str, int | None]:
         """Every removal ever asked for, with the ms at which it was done."""
         return dict(self._db.execute("SELECT node_id, done_ms FROM removals").fetchall())
+
+    # -- work ---------------------------------------------------------------------------------------------
+
+    def add_work(self, node_id: str, work: Work) -> None:
+        self._db.execute(
+            "INSERT INTO work VALUES (?, ?, ?) ON CONFLICT (node_id) DO UPDATE SET "
+            "served = served + excluded.served, missed = missed + excluded.missed",
+            (node_id, work.served, work.missed),
+        )
+
+    def forget_work(self, node_id: str) -> None:
+        """The name is free, or somebody else's now."""
+        self._db.execute("DELETE FROM work WHERE node_id = ?", (node_id,))
+
+    def work(self) -> dict[str, Work]:
+        rows = self._db.execute("SELECT node_id, served, missed FROM work")
+        return {node_id: Work(served, missed) for node_id, served, missed in rows}
