@@ -3,6 +3,7 @@
 # make test       every test
 # make bench-chain  the chain side in figures
 # make bench-services  master and watcher in figures
+# make screenshot   the status page's picture in docs/images
 # make setup      only what the others need: Debian packages, virtual environment, Move compiler, host image
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,19 +19,30 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-container
+# Only the tests need a browser.
+TEST_PACKAGES := chromium chromium-driver
 STAGE := $(PYTHON) molecule/resources/stage
 
-.PHONY: help setup demo demo-down test lint bench-chain bench-services
+.PHONY: help setup demo demo-down test lint bench-chain bench-services screenshot
 help:
 	@sed -n 's/^# make/make/p' Makefile
+
+# By status: dpkg also knows packages that others only suggest, and lists them without an error.
+define install_packages
+	installed=$$(dpkg-query --show --showformat='$${db:Status-Status}\n' $(1) 2> /dev/null | grep -c '^installed$$' || true); \
+	  test "$$installed" = $(words $(1)) || { apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(1) > /dev/null; }
+endef
 
 $(STATE)/packages: Makefile
 	@echo "== Debian packages"
 	@mkdir -p $(STATE)
-	@# By status: dpkg also knows packages that others only suggest, and lists them without an error.
-	@installed=$$(dpkg-query --show --showformat='$${db:Status-Status}\n' $(PACKAGES) 2> /dev/null | grep -c '^installed$$' || true); \
-	  test "$$installed" = $(words $(PACKAGES)) || { apt-get -qq update && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(PACKAGES) > /dev/null; }
+	@$(call install_packages,$(PACKAGES))
+	@touch $@
+
+$(STATE)/test-packages: Makefile | $(STATE)/packages
+	@echo "== Debian packages for the tests"
+	@$(call install_packages,$(TEST_PACKAGES))
 	@touch $@
 
 $(STATE)/venv: requirements/dev.txt pyproject.toml localnet/pyproject.toml | $(STATE)/packages
@@ -67,7 +79,7 @@ demo: setup
 demo-down:
 	@$(PYTHON) molecule/resources/stage --name demo down
 
-test: setup $(STATE)/second-client lint
+test: setup $(STATE)/second-client $(STATE)/test-packages lint
 	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 lint: $(STATE)/venv
@@ -84,3 +96,6 @@ $(STATE)/wrk: | $(STATE)/packages
 
 bench-services: setup $(STATE)/wrk
 	@$(BIN)/python benchmarks/services.py
+screenshot: setup $(STATE)/test-packages
+	@mkdir -p docs/images
+	@K3S_DAAS_SCREENSHOT=$(CURDIR)/docs/images/status-page.png $(BIN)/pytest --quiet tests/master/served/test_picture.py

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import hashlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
 from k3s_daas_master.http import api_app
+from k3s_daas_master.request_rows import Scheduled
 from k3s_daas_master.service import assemble
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
@@ -81,6 +83,22 @@ class FakeClock(Clock):
         self.elapsed += seconds
 
 
+@dataclass
+class FakeEndpoint:
+    """One Sui endpoint, which may be down or lag."""
+
+    chain: FakeChain
+    endpoint: str = "https://fullnode.invalid:443"
+    error: Exception | None = None
+    behind_ms: int = 0
+
+    async def latest_checkpoint(self) -> tuple[int, int]:
+        if self.error is not None:
+            raise self.error
+        tip = self.chain.log[-1]
+        return tip.sequence, tip.timestamp_ms - self.behind_ms
+
+
 class FakeChain:
     """The registry's records and its checkpoints, in memory. Every change is an event in a checkpoint."""
 
@@ -103,6 +121,8 @@ class FakeChain:
         self.proposals: list[tuple[str, int, bytes]] = []
         self.refuse_proposals: Callable[[], Exception | None] = lambda: None
         self.endpoints_left = 0
+        self.gas_price_mist = 750
+        self.endpoints = [FakeEndpoint(self)]
         self._digests = 0
 
     # what the master calls
@@ -110,6 +130,13 @@ class FakeChain:
     async def latest_checkpoint(self) -> tuple[int, int]:
         self._reading()
         return self.log[-1].sequence, self.log[-1].timestamp_ms
+
+    def all_endpoints(self) -> list[FakeEndpoint]:
+        return self.endpoints
+
+    async def reference_gas_price(self) -> int:
+        self._reading()
+        return self.gas_price_mist
 
     async def checkpoints(
         self, after: int | None, packages: Iterable[str] | None = None, digest: str | None = None
@@ -707,6 +734,21 @@ class Bench:
         assert self.state.index.workers[node_id].status is WorkerStatus.ACTIVE
         self.clock.advance(1)
         return token, key
+
+    def end_request(self, request_id: int, node_id: str, *, missed: bool = False) -> None:
+        """The store's record of a request that this master served for `node_id`, or missed."""
+        rows, now = self.state.store.requests, self.clock.ms
+        rows.note(Scheduled(request_id, OWNER_A, node_id, b"\x01" * 32, 0, 10**6, now + 60_000), now)
+        if missed:
+            rows.timed_out(request_id, True, 1, now)
+            return
+        result = b'{"outcome": "succeeded"}'
+        rows.body(request_id, b"{}", ("list", "pods", None), now)
+        assert rows.claiming(request_id, 1)
+        assert rows.claimed(request_id)
+        assert rows.executing(request_id, {})
+        assert rows.executed(request_id, result, hashlib.sha256(result).digest(), None, now + 40)
+        rows.completed(request_id, hashlib.sha256(result).digest(), 1, now + 50)
 
     async def review(self, token: str) -> dict[str, Any]:
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}

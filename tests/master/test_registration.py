@@ -409,11 +409,18 @@ async def test_a_body_without_announced_length_is_cut_off_too(bench: Any) -> Non
 
 async def test_a_flood_from_one_address_is_limited_and_wears_off(bench: Any) -> None:
     token = await staked(bench)
-    codes = [(await bench.register(seal.make(), "worker-1")).status_code for _ in range(110)]
-    assert codes[:100] == [401] * 100
-    assert set(codes[100:]) == {429}
+    stale = {"timestamp_ms": bench.clock.ms - 60_001}
+    codes = [(await bench.register(token, "worker-1", **stale)).status_code for _ in range(110)]
+    assert codes == [400] * 100 + [429] * 10
     assert bench.refusal(await bench.register(token, "worker-1")) == (429, "rate_limited")
     bench.clock.advance(2)
+    assert (await bench.register(token, "worker-1")).status_code == 200
+
+
+async def test_strangers_use_up_nothing_of_the_workers_behind_their_address(bench: Any) -> None:
+    token = await staked(bench)
+    codes = [(await bench.register(seal.make(), "worker-1")).status_code for _ in range(300)]
+    assert codes == [401] * 100 + [429] * 200
     assert (await bench.register(token, "worker-1")).status_code == 200
 
 

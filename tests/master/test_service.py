@@ -560,6 +560,7 @@ async def test_slow_and_half_open_connections_hold_up_nobody(stage: Stage) -> No
     assert (await stage.api.post(url, json=review)).json()["status"] == {"authenticated": False}
     header = {"X-Seal-Token": "x" * 40_000}
     huge = await stage.api.post("/api/v1/nodes/heartbeat", content=b"x", headers=header)
+    # By its size, by what it lacks, or because the twenty before it were strangers, too.
     assert huge.status_code in (400, 415, 429, 431)
     code, seconds = await master.end()
     assert (code, seconds < 5) == (0, True), "open connections don't hold up the end either"

@@ -164,6 +164,10 @@ class SuiClient:
         answer = await self._transport.call("GetBalance", lambda link: link.state.get_balance, request)
         return int(answer.balance.balance or 0) if answer.balance is not None else 0
 
+    async def reference_gas_price(self) -> int:
+        """What a unit of computation costs in this epoch, in MIST."""
+        return await self._executor.gas_price()
+
     async def package_modules(self, package_id: str) -> dict[str, bytes]:
         """Bytecode of a package by module name; ObjectNotFound when there is no such package."""
         return (await self.package(package_id)).modules

@@ -111,7 +111,7 @@ class Executor:
 
     async def _funded(self, tx: Transaction) -> tuple[dict[str, ObjectRef], Gas, list[ObjectRef]]:
         """The objects of `tx`, what pays for it, and the coins to merge first. It was simulated then."""
-        refs, price = await self._resolve(tx), await self._gas_price()
+        refs, price = await self._resolve(tx), await self.gas_price()
         _, budget = await self._simulate(tx, refs, Gas(price, _MAX_BUDGET))
         payment, merge, budget = self._choose(await self._coins(tx), budget, price, tx)
         return refs, Gas(price, budget, payment), merge
@@ -121,7 +121,8 @@ class Executor:
         found = await batch_get(self._transport, ids, "object_id", "version", "digest", "owner")
         return {i: answers.to_reference(o) for i, o in zip(ids, found, strict=True) if o is not None}
 
-    async def _gas_price(self) -> int:
+    async def gas_price(self) -> int:
+        """The network's reference gas price of this epoch, in MIST a unit."""
         request = rpc.GetEpochRequest(read_mask=mask("reference_gas_price"))
         answer = await self._transport.call("GetEpoch", lambda link: link.ledger.get_epoch, request)
         return int(answer.epoch.reference_gas_price)

@@ -8,7 +8,7 @@ import datetime as dt
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import structlog
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from lightkube.config.kubeconfig import KubeConfig
 from request_fakes import OwnersKube, b64
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -28,8 +29,7 @@ from k3s_daas_master.certificate import issue
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
-from k3s_daas_master.http import api_app
-from k3s_daas_master.service import _server, assemble, bind
+from k3s_daas_master.service import api_server, assemble, bind
 from k3s_daas_master.store import Store
 
 SUI = 1_000_000_000
@@ -85,6 +85,8 @@ class LiveMaster:
             kubeconfig=self.folder / "kubeconfig",
             key_file=self.folder / "sui.key",
             state_dir=self.folder,
+            tls_cert=self.folder / "tls/server.crt",
+            tls_key=self.folder / "tls/server.key",
             **changes,
         )
 
@@ -125,10 +127,9 @@ class LiveMaster:
             store=self.store,
             clock=Clock(),
         )
-        app = api_app(self.state)
-        app.router.routes.insert(0, Route("/cacerts", lambda _: PlainTextResponse(self.cert.read_bytes())))
-        tls = str(self.folder / "tls/server.crt"), str(self.folder / "tls/server.key")
-        self.server = _server(app, tls)
+        self.server = api_server(self.state)
+        cacerts = Route("/cacerts", lambda _: PlainTextResponse(self.cert.read_bytes()))
+        cast(Starlette, self.server.config.app).router.routes.insert(0, cacerts)
         loops = (self.state.follower.run(), self.state.requests.run(), self.server.serve([self.sock.dup()]))
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         await self.server.up.wait()

@@ -63,13 +63,15 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class NodeView:
-    """A node. `lease_renewed_ms` is when its kubelet last renewed its lease (ms), None without a lease."""
+    """A node. `lease_renewed_ms` is when its kubelet last renewed its lease (ms), None without a lease;
+    `version` is the kubelet's, "" before it said so."""
 
     name: str
     ready: bool
     unschedulable: bool
     lease_renewed_ms: int | None
     cordoned_by_us: bool = False
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -476,6 +478,7 @@ def _node_view(node: Node, renewed: dict[str | None, int | None]) -> NodeView | 
         unschedulable=bool(node.spec and node.spec.unschedulable),
         lease_renewed_ms=renewed.get(node.metadata.name),
         cordoned_by_us=ANNOTATION_CORDONED in (node.metadata.annotations or {}),
+        version=(node.status.nodeInfo.kubeletVersion if node.status and node.status.nodeInfo else None) or "",
     )
 
 

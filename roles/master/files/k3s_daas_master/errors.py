@@ -68,5 +68,6 @@ class StateError(Exception):
 
 
 def shown(text: str) -> str:
-    """`text` short enough for an answer or a log line."""
+    """`text` short enough for an answer or a log line, and sure to be text that either can hold."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}… ({len(text)} characters)"

@@ -27,7 +27,7 @@ class Gate:
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._is_strange(scope):
+        if scope["type"] != "http" or not is_strange(scope, self._state):
             await self._app(scope, receive, send)
             return
         source = source_of(scope["client"])
@@ -39,18 +39,6 @@ class Gate:
         if not self._state.refusal_log.take(source):
             _log.info("request refused", path=scope["path"], code="rate_limited", source=source)
         await self._refusal(wait_s)(scope, receive, send)
-
-    def _is_strange(self, scope: Scope) -> bool:
-        if not self._state.index.loaded:
-            # Nobody is known yet; everybody hears that the master isn't ready.
-            return False
-        token = Headers(scope=scope).get("x-seal-token")
-        if token is None:
-            return scope["method"] not in ("GET", "HEAD")
-        try:
-            return self._state.index.find(seal.parse(token)) is None
-        except seal.InvalidSealToken:
-            return True
 
     def _refusal(self, wait_s: float) -> JSONResponse:
         config = self._state.config
@@ -64,3 +52,17 @@ class Gate:
         # What follows of this request isn't read.
         headers = {"retry-after": "5", "connection": "close"}
         return JSONResponse(error.body(), status_code=error.status, headers=headers)
+
+
+def is_strange(scope: Scope, state: State) -> bool:
+    """Whether a request carries an unknown seal token, or is a post without one."""
+    if not state.index.loaded:
+        # Nobody is known yet; everybody hears that the master isn't ready.
+        return False
+    token = Headers(scope=scope).get("x-seal-token")
+    if token is None:
+        return bool(scope["method"] not in ("GET", "HEAD"))
+    try:
+        return state.index.find(seal.parse(token)) is None
+    except seal.InvalidSealToken:
+        return True

@@ -1,54 +1,100 @@
-"""The API for workers and operators, over TLS; the API server's webhook is in `webhook`."""
+"""The API for workers, owners, operators and browsers, over TLS; the API server's webhook is in `webhook`."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sqlite3
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
-from prometheus_client import Counter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from k3s_daas import openapi
 from k3s_daas.logs import get_logger
-from k3s_daas.registry import InvalidNodeId, check_node_id
-from k3s_daas_master import findings_http, kubeconfig_api, request_http
-from k3s_daas_master.errors import ApiError, shown
+from k3s_daas.openapi import Answer, Operation
+from k3s_daas.registry import check_node_id
+from k3s_daas_master import description, findings_http, kubeconfig_api, request_http, statuspage, workers
+from k3s_daas_master.admission import limit_reads, limit_registrations
+from k3s_daas_master.bodies import bad_request, json_object, read_json, read_raw
+from k3s_daas_master.counted import counted
+from k3s_daas_master.errors import ApiError
 from k3s_daas_master.gate import Gate
 from k3s_daas_master.heartbeats import Reported
 from k3s_daas_master.metrics import CONTENT_TYPE
-from k3s_daas_master.ratelimit import source_of
+from k3s_daas_master.schemas import (
+    DrainAnswer,
+    HeartbeatAnswer,
+    ReadyAnswer,
+    RegisterAnswer,
+    WorkersAnswer,
+    errors,
+)
 from k3s_daas_master.signatures import parse_public_key
 from k3s_daas_master.state import State
+from k3s_daas_master.traffic import TrafficMiddleware
 
-MAX_BODY_BYTES = 16 * 1024
-BODY_TIMEOUT_S = 10.0
 _MAX_U64 = 2**64 - 1
 _log = get_logger("k3s_daas_master.http")
 
-Handler = Callable[[Request], Awaitable[Response]]
+# What can go wrong with any request of a worker, and with a registration or a heartbeat besides.
+_OF_A_WORKER = (
+    "bad_request",
+    "body_too_large",
+    "wrong_content_type",
+    "token_malformed",
+    "token_unknown",
+    "token_revoked",
+    "node_mismatch",
+    "worker_slashed",
+    "worker_not_eligible",
+    "clock_skew",
+    "timestamp_replayed",
+    "rate_limited",
+    "not_ready",
+)
+_OF_A_REGISTRATION = ("token_expired",)
+_OF_A_HEARTBEAT = ("signature_invalid",)
+_SIGNATURE = {
+    "name": "X-Worker-Signature",
+    "in": "header",
+    "required": False,
+    "description": "Base64 of the Ed25519 signature over the body's bytes, by the key that was registered",
+    "schema": {"type": "string"},
+}
+
 _Model = TypeVar("_Model", bound="_Body")
+
+# What a worker reports of itself is shown to others: plain names, numbers that JSON has, short text.
+_Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
+_Figure = (
+    Annotated[int, Field(ge=-(2**63), le=_MAX_U64)]
+    | Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=64)]
+)
 
 
 class _Body(BaseModel):
     # Unknown keys are let through: an older master serves a newer watcher.
     model_config = ConfigDict(strict=True, extra="ignore")
 
-    node_id: str
+    node_id: Annotated[
+        str,
+        AfterValidator(check_node_id),
+        WithJsonSchema({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"}),
+    ]
     timestamp_ms: Annotated[int, Field(ge=0, le=2**53)]
 
 
 class RegisterBody(_Body):
     """register-worker; `timestamp_ms` is the worker's clock, `public_key` base64 of 32 bytes (Ed25519)."""
 
-    public_key: Annotated[str, Field(max_length=64)] | None = None
+    public_key: (
+        Annotated[str, Field(max_length=64, json_schema_extra={"pattern": "^[A-Za-z0-9+/]{43}=$"})] | None
+    ) = None
 
 
 class DrainBody(_Body):
@@ -61,24 +107,24 @@ class HeartbeatBody(_Body):
     stake_status: Annotated[str, Field(max_length=32)] = ""
     stake_mist: Annotated[int, Field(ge=0, le=_MAX_U64)] | None = None
     running_pods: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    resource_usage: Annotated[
-        dict[str, float | int | Annotated[str, Field(max_length=64)] | None], Field(max_length=32)
-    ] = {}
+    resource_usage: Annotated[dict[_Key, _Figure | None], Field(max_length=32)] = {}
 
 
 def api_app(state: State) -> Starlette:
-    """The API for workers, operators and probes."""
+    """The API for workers, owners, operators, probes and browsers."""
+    operations = [
+        *_operations(state),
+        *request_http.operations(state),
+        *findings_http.operations(state),
+        *kubeconfig_api.operations(state),
+        *statuspage.operations(state),
+    ]
+    return _app(openapi.routes([*operations, description.operation(operations)]), state)
 
+
+def _operations(state: State) -> list[Operation]:
     async def register(request: Request) -> Response:
-        wait = state.limiter.take(source_of(request.client))
-        if wait:
-            raise ApiError(
-                "rate_limited",
-                "Too many registrations from this address.",
-                f"more than {state.config.registration_burst} at once",
-                f"{state.config.registration_per_s:g} a second",
-                f"Wait {wait:.1f} s.",
-            )
+        limit_registrations(request, state)
         body = _validated(RegisterBody, await read_json(request))
         try:
             key = None if body.public_key is None else parse_public_key(body.public_key)
@@ -104,8 +150,9 @@ def api_app(state: State) -> Starlette:
         body = _validated(DrainBody, await read_json(request))
         return JSONResponse(await state.drainer.drain(_token(request), body.node_id, body.timestamp_ms))
 
-    async def workers(_: Request) -> Response:
-        return JSONResponse(state.workers())
+    async def workers_(request: Request) -> Response:
+        limit_reads(request, state)
+        return Response(workers.answer(state).model_dump_json(), media_type="application/json")
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -117,30 +164,73 @@ def api_app(state: State) -> Starlette:
             status_code=503 if reasons else 200,
         )
 
-    async def metrics(_: Request) -> Response:
+    async def metrics(request: Request) -> Response:
+        limit_reads(request, state)
         return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
+    return [
+        Operation(
+            "POST",
+            "/api/v1/register-worker",
+            counted(register, state.metrics.registrations, state),
+            "Exchange a worker's seal token for a bootstrap token and its node's password",
+            {200: Answer("What to join with", RegisterAnswer), **errors(*_OF_A_WORKER, *_OF_A_REGISTRATION)},
+            body=RegisterBody,
+            security=description.SEAL_TOKEN,
+        ),
+        Operation(
+            "POST",
+            "/api/v1/nodes/heartbeat",
+            counted(heartbeat, state.metrics.heartbeats, state),
+            "Say that a worker is alive",
+            {200: Answer("Its status on-chain", HeartbeatAnswer), **errors(*_OF_A_WORKER, *_OF_A_HEARTBEAT)},
+            body=HeartbeatBody,
+            parameters=(_SIGNATURE,),
+            security=description.SEAL_TOKEN,
+        ),
+        Operation(
+            "POST",
+            "/api/v1/nodes/drain",
+            counted(drain, state.metrics.drains, state),
+            "Cordon and empty a worker's node, because its owner wants to leave",
+            {200: Answer("How far it got; ask again until drained", DrainAnswer), **errors(*_OF_A_WORKER)},
+            body=DrainBody,
+            security=description.SEAL_TOKEN,
+        ),
+        Operation(
+            "GET",
+            "/api/v1/workers",
+            workers_,
+            "Every worker of the registry, and the pool in figures",
+            {200: Answer("The registry as this master sees it", WorkersAnswer), **errors("rate_limited")},
+        ),
+        Operation(
+            "GET", "/healthz", healthz, "Whether the process lives", {200: Answer("It does", "text/plain")}
+        ),
+        Operation(
+            "GET",
+            "/readyz",
+            readyz,
+            "Whether this master can do all of its work",
+            {200: Answer("It can", ReadyAnswer), 503: Answer("It can't, and why", ReadyAnswer)},
+        ),
+        Operation(
+            "GET",
+            "/metrics",
+            metrics,
+            "Metrics for Prometheus",
+            {200: Answer("Text format 0.0.4", "text/plain"), **errors("rate_limited")},
+        ),
+    ]
+
+
+def _app(routes: list[Route], state: State) -> Starlette:
+    paths: dict[object, str] = {route.endpoint: route.path for route in routes}
     return Starlette(
-        middleware=[Middleware(Gate, state=state)],
-        routes=[
-            Route(
-                "/api/v1/register-worker",
-                _counted(register, state.metrics.registrations, state),
-                methods=["POST"],
-            ),
-            Route(
-                "/api/v1/nodes/heartbeat",
-                _counted(heartbeat, state.metrics.heartbeats, state),
-                methods=["POST"],
-            ),
-            *request_http.routes(state),
-            Route("/api/v1/nodes/drain", _counted(drain, state.metrics.drains, state), methods=["POST"]),
-            Route("/api/v1/workers", workers),
-            *findings_http.routes(state),
-            *kubeconfig_api.routes(state),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
+        routes=routes,
+        middleware=[
+            Middleware(TrafficMiddleware, traffic=state.metrics.traffic, paths=paths),
+            Middleware(Gate, state=state),
         ],
         exception_handlers={
             ApiError: _refused,
@@ -151,116 +241,20 @@ def api_app(state: State) -> Starlette:
     )
 
 
-def _counted(handler: Handler, counter: Counter, state: State) -> Handler:
-    async def counted(request: Request) -> Response:
-        outcome = "internal"
-        try:
-            response = await handler(request)
-            outcome = "ok"
-        except ApiError as error:
-            outcome = error.code
-            if not state.refusal_log.take(source_of(request.client)):
-                _log.info(
-                    "request refused",
-                    path=request.url.path,
-                    code=error.code,
-                    found=shown(error.found),
-                    source=source_of(request.client),
-                )
-            raise
-        finally:
-            counter.labels(outcome).inc()
-        return response
-
-    return counted
-
-
 def _token(request: Request) -> str | None:
     return request.headers.get("x-seal-token")
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """The request's JSON object, never more than MAX_BODY_BYTES of it. Raises ApiError."""
-    return json_object(await read_raw(request))
-
-
-async def read_raw(request: Request) -> bytes:
-    """The request's body as it came, if it is said to be JSON and not too long. Raises ApiError."""
-    check_content_type(request.headers.get("content-type", ""))
-    try:
-        return await asyncio.wait_for(_read(request), BODY_TIMEOUT_S)
-    except TimeoutError:
-        raise bad_request(f"no whole body within {BODY_TIMEOUT_S:g} s", "a body sent at once") from None
-    except ClientDisconnect:
-        raise bad_request("a connection closed before the body's end", "a whole body") from None
-
-
-def check_content_type(content_type: str) -> None:
-    """Raise ApiError unless it says JSON."""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
-        raise ApiError(
-            "wrong_content_type",
-            "The body must be JSON.",
-            f"Content-Type {content_type!r:.80}",
-            "Content-Type: application/json",
-            "Set the header and send JSON.",
-        )
-
-
-def json_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in `raw`. Raises ApiError."""
-    try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise bad_request(f"{len(raw)} bytes that aren't JSON", "one JSON object") from None
-    if not isinstance(body, dict):
-        raise bad_request(f"a JSON {type(body).__name__}", "one JSON object")
-    return body
-
-
-async def _read(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise too_large(f"{declared} bytes announced")
-    raw = b""
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > MAX_BODY_BYTES:
-            raise too_large(f"more than {MAX_BODY_BYTES} bytes sent")
-    return raw
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _validated(model: type[_Model], body: dict[str, Any]) -> _Model:
     try:
-        checked = model.model_validate(body)
-        check_node_id(checked.node_id)
+        return model.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise bad_request(
-            f"{where}: {first['msg']}", "node_id (text) and timestamp_ms (whole number)"
+            f"{where}: {first['msg'].removeprefix('Value error, ')}",
+            "node_id (an RFC 1123 label), timestamp_ms (whole number), and what the API's description names",
         ) from None
-    except InvalidNodeId as error:
-        raise bad_request(str(error), "an RFC 1123 label as node_id") from None
-    return checked
-
-
-def bad_request(found: str, wanted: str) -> ApiError:
-    return ApiError("bad_request", "The request can't be read.", found, wanted, "Correct the request.")
-
-
-def too_large(found: str) -> ApiError:
-    return ApiError(
-        "body_too_large",
-        "The body is too large.",
-        found,
-        f"at most {MAX_BODY_BYTES} bytes",
-        "Send only the documented fields.",
-    )
 
 
 async def _refused(_: Request, error: Exception) -> Response:

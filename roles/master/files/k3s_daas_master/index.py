@@ -17,8 +17,10 @@ from k3s_daas.registry import (
     Master,
     MasterAnnounced,
     MasterAppointed,
+    MasterAttested,
     MasterVoided,
     RegistryEvent,
+    ReputationChanged,
     SealTokenCreated,
     SealTokenRecord,
     SealTokenRevoked,
@@ -39,7 +41,7 @@ _NOT_LIVE = frozenset({WorkerStatus.SLASHED, WorkerStatus.UNBONDING})
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What the service knows of a worker. Stake in MIST."""
+    """What the service knows of a worker. Stake in MIST; reputation is 0 to 100."""
 
     node_id: str
     owner: str
@@ -48,6 +50,7 @@ class WorkerView:
     registered_at_ms: int
     # By the chain's clock; what limits how often a status is written.
     status_changed_at_ms: int = 0
+    reputation: int = 100
 
     @property
     def live(self) -> bool:
@@ -108,6 +111,9 @@ class TokenIndex:
     def token_count(self) -> int:
         return len(self._by_commitment)
 
+    def owner_token_count(self) -> int:
+        return len(self._owner_tokens)
+
     # -- writing ------------------------------------------------------------------------------------------
 
     def load(self, snapshot: Snapshot) -> None:
@@ -116,7 +122,13 @@ class TokenIndex:
         for w in snapshot.workers.values():
             self._put_worker(
                 WorkerView(
-                    w.node_id, w.owner, w.stake_mist, w.status, w.registered_at_ms, w.status_changed_at_ms
+                    w.node_id,
+                    w.owner,
+                    w.stake_mist,
+                    w.status,
+                    w.registered_at_ms,
+                    w.status_changed_at_ms,
+                    w.reputation,
                 )
             )
         self._by_commitment, self._worker_tokens, self._owner_tokens = {}, {}, {}
@@ -134,6 +146,10 @@ class TokenIndex:
                 worker = self.workers.get(event.node_id)
                 if worker is not None:
                     self._put_worker(replace(worker, stake_mist=event.stake_mist))
+            case ReputationChanged():
+                worker = self.workers.get(event.node_id)
+                if worker is not None:
+                    self._put_worker(replace(worker, reputation=event.reputation))
             case WorkerStatusChanged():
                 self._set_status(event.node_id, event.new_status, event.timestamp_ms)
             case SlashProposed():
@@ -167,6 +183,16 @@ class TokenIndex:
                         endpoint=event.endpoint,
                         api_server=event.api_server,
                         ca_hash=event.ca_hash,
+                    )
+            case MasterAttested():
+                if self.master is not None and event.epoch == self.master.epoch:
+                    self.master = replace(
+                        self.master,
+                        public_key=event.public_key,
+                        pcr0=event.pcr0,
+                        pcr3=event.pcr3,
+                        attested_at_ms=event.attested_at_ms,
+                        attestation_expires_at_ms=event.expires_at_ms,
                     )
             case MasterVoided():
                 if self.master is not None and event.epoch == self.master.epoch:

@@ -9,20 +9,31 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from k3s_daas import kubeconfig, seal
+from k3s_daas.openapi import Answer, Operation
+from k3s_daas_master import description
 from k3s_daas_master.errors import ApiError
+from k3s_daas_master.schemas import errors
 
 if TYPE_CHECKING:
     from k3s_daas_master.state import State
 
 PATH = "/api/v1/kubeconfig"
 _MINT = "Run playbooks/kubectl.yml, which makes one."
+_REFUSALS = (
+    "token_malformed",
+    "token_unknown",
+    "token_revoked",
+    "token_expired",
+    "worker_not_eligible",
+    "rate_limited",
+    "not_ready",
+)
 
 
-def routes(state: State) -> list[Route]:
-    """The one route, for `api_app`."""
+def operations(state: State) -> list[Operation]:
+    """The one operation."""
 
     async def get(request: Request) -> Response:
         owner = owner_of(state, _token(request))
@@ -38,7 +49,16 @@ def routes(state: State) -> list[Route]:
         headers = {"content-type": "application/yaml", "cache-control": "no-store"}
         return Response(kubeconfig.text(content), headers=headers)
 
-    return [Route(PATH, get)]
+    return [
+        Operation(
+            "GET",
+            PATH,
+            get,
+            "An owner's kubeconfig, without any token",
+            {200: Answer("For kubectl", "application/yaml"), **errors(*_REFUSALS)},
+            security=description.OWNER_TOKEN,
+        )
+    ]
 
 
 def owner_of(state: State, token: str | None) -> str:

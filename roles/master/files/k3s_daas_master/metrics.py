@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from k3s_daas.registry import WorkerStatus
+from k3s_daas_master.gauges import gauges
 from k3s_daas_master.request_metrics import request_metrics
+from k3s_daas_master.traffic import Traffic
 
 if TYPE_CHECKING:
     from k3s_daas_master.state import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Token checks since the start. `refused` are all that named no user, for whatever reason."""
+
+    all: float
+    refused: float
 
 
 class Metrics:
@@ -54,13 +65,25 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
-
         self.request_calls = Counter(
             "k3s_daas_request_calls",
             "Calls of owners about their requests, by outcome (ok or an error code)",
             ["outcome"],
             registry=self.registry,
         )
+        self.traffic = Traffic(self.registry)
+        ProcessCollector(registry=self.registry)
+
+    def checks(self) -> Checks:
+        """Token checks so far."""
+        by_outcome = {
+            sample.labels["outcome"]: sample.value
+            for family in self.token_reviews.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+        total = sum(by_outcome.values())
+        return Checks(total, total - by_outcome.get("authenticated", 0.0))
 
     def watch(self, state: State) -> None:
         """Report `state` with every scrape."""
@@ -121,46 +144,7 @@ class _Gauges(Collector):
         )
         yield _counter("k3s_daas_chain_events", "Events of our registry taken in", state.follower.events)
         yield _counter("k3s_daas_replay_gaps", "Gaps in the checkpoint stream", state.follower.replay_gaps)
-        yield GaugeMetricFamily(
-            "k3s_daas_replay_gap_open",
-            "1 until an operator has acknowledged the last gap",
-            value=float(state.follower.gap() is not None),
-        )
-        yield _counter(
-            "k3s_daas_chain_forks", "Times that endpoints told other histories", state.follower.forks
-        )
-        yield GaugeMetricFamily(
-            "k3s_daas_gas_mist",
-            "Balance of the master's wallet, MIST; NaN before it was asked for",
-            value=float("nan") if state.gas.balance_mist is None else state.gas.balance_mist,
-        )
-        yield GaugeMetricFamily("k3s_daas_gas_low", "1 when it should be topped up", value=state.gas.low())
-        yield _counter(
-            "k3s_daas_disruptions", "Times that much of the fleet fell silent", state.disruption.count
-        )
-        yield GaugeMetricFamily(
-            "k3s_daas_slashing_armed",
-            "1 when offences are proposed",
-            value=float(state.policy.mode == "armed"),
-        )
-        yield GaugeMetricFamily(
-            "k3s_daas_proposals_held_back",
-            "1 while nothing would be proposed, whatever was found",
-            value=float(state.policy.held_back() is not None),
-        )
-        found = GaugeMetricFamily(
-            "k3s_daas_findings",
-            "Offences found, by offence and what became of them",
-            labels=["reason", "state"],
-        )
-        for (reason, what), count in Tally((f.reason, f.state) for f in state.policy.findings()).items():
-            found.add_metric([str(reason), what], count)
-        yield found
-        yield GaugeMetricFamily(
-            "k3s_daas_alerts",
-            "Things that somebody should look at, as /readyz lists them",
-            value=len(state.alerts()),
-        )
+        yield from gauges(state)
 
 
 def _counter(name: str, text: str, value: int) -> Metric:

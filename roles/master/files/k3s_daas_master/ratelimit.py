@@ -32,19 +32,19 @@ class RateLimiter:
     """`burst` tries at once, refilled with `per_s` tries a second, for each source."""
 
     def __init__(self, burst: int, per_s: float, clock: Clock) -> None:
-        self._burst = float(burst)
-        self._per_s = per_s
+        self.burst = float(burst)
+        self.per_s = per_s
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, source: str) -> float:
         """Take one try; 0.0 when it was there, else the seconds until the next one."""
         now = self._clock.monotonic()
-        left, since = self._buckets.pop(source, (self._burst, now))
-        left = min(self._burst, left + (now - since) * self._per_s)
+        left, since = self._buckets.pop(source, (self.burst, now))
+        left = min(self.burst, left + (now - since) * self.per_s)
         allowed = left >= 1
         self._buckets[source] = (left - 1 if allowed else left, now)
         if len(self._buckets) > _MAX_SOURCES:
             # The source not heard of for longest; its bucket is the fullest or nearly so.
             self._buckets.popitem(last=False)
-        return 0.0 if allowed else (1 - left) / self._per_s
+        return 0.0 if allowed else (1 - left) / self.per_s

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.responses import Response
 
-from k3s_daas.logs import get_logger
-from k3s_daas.requests.schema import MAX_BODY_BYTES
-from k3s_daas_master.errors import ApiError, shown
+from k3s_daas.openapi import Answer, Handler, Operation
+from k3s_daas.requests.schema import MAX_BODY_BYTES, Envelope
+from k3s_daas_master import description
+from k3s_daas_master.bodies import read_bytes
+from k3s_daas_master.counted import counted
+from k3s_daas_master.errors import ApiError
 from k3s_daas_master.owner_auth import owner_of
 from k3s_daas_master.request_rows import Row
+from k3s_daas_master.schemas import RequestAnswer, RequestList, RequestResult, Shape, errors
 from k3s_daas_master.state import State
 
-_BODY_TIMEOUT_S = 10.0
+_PATH = "/api/v1/requests"
+_PATH_OF_ONE = f"{_PATH}/{{number}}"
 _MAX_ID = 2**53
-_log = get_logger("k3s_daas_master.request_http")
-# A result is its owner's, and changes until the request is over.
-_PRIVATE = {"cache-control": "no-store"}
+_NUMBER = {
+    "name": "number",
+    "in": "path",
+    "required": True,
+    "description": "The request_id that submitting it returned",
+    "schema": {"type": "integer", "minimum": 0, "maximum": _MAX_ID - 1},
+}
+_OF_AN_OWNER = ("token_malformed", "token_unknown", "rate_limited", "not_ready")
+_OF_ONE = ("bad_request", "request_unknown")
+_OF_A_BODY = (
+    "body_too_large",
+    "owner_not_eligible",
+    "payload_mismatch",
+    "request_refused",
+    "request_over",
+    "request_expired",
+)
 
-Handler = Callable[[Request], Awaitable[Response]]
 
-
-def routes(state: State) -> list[Route]:
-    """The routes below /api/v1/requests."""
+def operations(state: State) -> list[Operation]:
+    """The operations below /api/v1/requests."""
 
     def owner(request: Request, *, writing: bool = False) -> str:
         token = request.headers.get("x-seal-token")
@@ -38,46 +52,57 @@ def routes(state: State) -> list[Route]:
         who = owner(request, writing=True)
         number = _number(request)
         state.request_intake.of_owner(who, number)
-        row = state.request_intake.accept(who, number, await _body(request))
-        return JSONResponse(_status(row), status_code=202, headers=_PRIVATE)
+        row = state.request_intake.accept(who, number, await read_bytes(request, MAX_BODY_BYTES))
+        return _answer(_status(row), 202)
 
     async def get(request: Request) -> Response:
         row = state.request_intake.of_owner(owner(request), _number(request))
         result = None if row.result is None else row.result.decode("utf-8")
-        return JSONResponse(_status(row) | {"result": result}, headers=_PRIVATE)
+        return _answer(RequestResult(**_status(row).model_dump(), result=result))
 
     async def listed(request: Request) -> Response:
         rows = state.request_intake.listed(owner(request))
-        return JSONResponse({"requests": [_status(row) for row in rows]}, headers=_PRIVATE)
+        return _answer(RequestList(requests=[_status(row) for row in rows]))
 
-    def counted(handler: Handler) -> Handler:
-        async def call(request: Request) -> Response:
-            outcome = "internal"
-            try:
-                response = await handler(request)
-                outcome = "ok"
-            except ApiError as error:
-                outcome = error.code
-                source = request.client.host if request.client else ""
-                if not state.refusal_log.take(source):
-                    _log.info(
-                        "request refused",
-                        path=request.url.path[:80],
-                        code=error.code,
-                        found=shown(error.found),
-                        source=source,
-                    )
-                raise
-            finally:
-                state.metrics.request_calls.labels(outcome).inc()
-            return response
-
-        return call
+    def operation(
+        method: Literal["GET", "POST"],
+        path: str,
+        handler: Handler,
+        summary: str,
+        answers: dict[int, Answer],
+        **more: Any,
+    ) -> Operation:
+        handler = counted(handler, state.metrics.request_calls, state)
+        return Operation(method, path, handler, summary, answers, security=description.OWNER_TOKEN, **more)
 
     return [
-        Route("/api/v1/requests", counted(listed), methods=["GET"]),
-        Route("/api/v1/requests/{number}", counted(get), methods=["GET"]),
-        Route("/api/v1/requests/{number}", counted(post), methods=["POST"]),
+        operation(
+            "GET",
+            _PATH,
+            listed,
+            "The owner's newest requests",
+            {200: Answer("Without their results", RequestList), **errors(*_OF_AN_OWNER)},
+        ),
+        operation(
+            "GET",
+            _PATH_OF_ONE,
+            get,
+            "What became of a request",
+            {
+                200: Answer("With its result, once there", RequestResult),
+                **errors(*_OF_AN_OWNER, *_OF_ONE),
+            },
+            parameters=(_NUMBER,),
+        ),
+        operation(
+            "POST",
+            _PATH_OF_ONE,
+            post,
+            "Hand in the body of a request that was submitted on-chain",
+            {202: Answer("Taken", RequestAnswer), **errors(*_OF_AN_OWNER, *_OF_ONE, *_OF_A_BODY)},
+            parameters=(_NUMBER,),
+            body=Envelope,
+        ),
     ]
 
 
@@ -94,59 +119,28 @@ def _number(request: Request) -> int:
     return int(text)
 
 
-async def _body(request: Request) -> bytes:
-    """The exact bytes of the body, at most MAX_BODY_BYTES. Raises ApiError."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
-        raise _too_large(f"{declared[:20]} bytes announced")
-    try:
-        return await asyncio.wait_for(_read(request), _BODY_TIMEOUT_S)
-    except (TimeoutError, ClientDisconnect):
-        raise ApiError(
-            "bad_request",
-            "The body didn't come.",
-            f"no whole body within {_BODY_TIMEOUT_S:g} s",
-            "a body sent at once",
-            "Send it again.",
-        ) from None
-
-
-async def _read(request: Request) -> bytes:
-    raw = b""
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > MAX_BODY_BYTES:
-            raise _too_large(f"more than {MAX_BODY_BYTES} bytes sent")
-    return raw
-
-
-def _too_large(found: str) -> ApiError:
-    return ApiError(
-        "body_too_large",
-        "The body is too large.",
-        found,
-        f"at most {MAX_BODY_BYTES} bytes",
-        "Split the request; large data belongs into an image or a volume.",
+def _status(row: Row) -> RequestAnswer:
+    return RequestAnswer(
+        request_id=row.request_id,
+        status=row.state.value,
+        node_id=row.node_id,
+        method=row.method,
+        resource=row.resource,
+        name=row.name,
+        priority=row.priority,
+        deposit_mist=row.deposit_mist,
+        payload_hash=row.payload_hash.hex(),
+        deadline_ms=row.deadline_ms,
+        body_received_ms=row.body_ms,
+        executed_ms=row.executed_ms,
+        ended_ms=row.ended_ms,
+        checkpoint=row.checkpoint,
+        result_hash=row.result_hash.hex() if row.result_hash else None,
+        error=row.error,
     )
 
 
-def _status(row: Row) -> dict[str, Any]:
-    """What its owner sees of a request. Amount in MIST, times in ms; hashes in hex."""
-    return {
-        "request_id": row.request_id,
-        "status": row.state.value,
-        "node_id": row.node_id,
-        "method": row.method,
-        "resource": row.resource,
-        "name": row.name,
-        "priority": row.priority,
-        "deposit_mist": row.deposit_mist,
-        "payload_hash": row.payload_hash.hex(),
-        "deadline_ms": row.deadline_ms,
-        "body_received_ms": row.body_ms,
-        "executed_ms": row.executed_ms,
-        "ended_ms": row.ended_ms,
-        "checkpoint": row.checkpoint,
-        "result_hash": row.result_hash.hex() if row.result_hash else None,
-        "error": row.error,
-    }
+def _answer(content: Shape, status: int = 200) -> Response:
+    # A result is its owner's, and changes until the request is over.
+    headers = {"cache-control": "no-store"}
+    return Response(content.model_dump_json(), status, headers, media_type="application/json")

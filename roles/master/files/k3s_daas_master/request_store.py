@@ -200,6 +200,10 @@ class RequestStore:
             (took_ms, node_id),
         )
 
+    def forget_worker(self, node_id: str) -> None:
+        """Its counts: the name is free, or somebody else's now."""
+        self._db.execute("DELETE FROM request_stats WHERE node_id = ?", (node_id,))
+
     # -- our own steps ------------------------------------------------------------------------------------
 
     def body(self, request_id: int, raw: bytes, said: tuple[str, str, str | None], now_ms: int) -> None:

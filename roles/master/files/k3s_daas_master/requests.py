@@ -23,6 +23,8 @@ from k3s_daas.registry import (
     RequestCompleted,
     RequestScheduled,
     RequestTimedOut,
+    StakeWithdrawn,
+    WorkerRegistered,
     WorkerStatus,
 )
 from k3s_daas.requests.policy import RESOURCES, Policy
@@ -114,6 +116,8 @@ class Requests:
                 self._rows.completed(event.request_id, event.result_hash, checkpoint, now)
             case RequestTimedOut():
                 self._rows.timed_out(event.request_id, event.missed, checkpoint, now)
+            case StakeWithdrawn() | WorkerRegistered():
+                self._rows.forget_worker(event.node_id)
 
     async def sync(self) -> None:
         """Read the open requests from the chain: what was missed while nobody followed. Raises ChainError.

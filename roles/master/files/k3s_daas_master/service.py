@@ -6,6 +6,7 @@ import asyncio
 import asyncio.sslproto
 import contextlib
 import gc
+import logging
 import signal
 import socket
 import ssl
@@ -13,16 +14,17 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Protocol
 
 import uvicorn
-from starlette.applications import Starlette
 
 from k3s_daas import listening, systemd
 from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import AgreedRegistry
 from k3s_daas.requests import policy as request_policy
+from k3s_daas_master.bodies import MAX_BODY_BYTES
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError
 from k3s_daas_master.config import Config
+from k3s_daas_master.connections import Connections, guarded
 from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.doubts import Doubts
 from k3s_daas_master.drain import Drainer
@@ -34,7 +36,7 @@ from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.gas import GasWatch, ReadsBalance
 from k3s_daas_master.heartbeats import Heartbeats
-from k3s_daas_master.http import MAX_BODY_BYTES, api_app
+from k3s_daas_master.http import api_app
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
@@ -54,6 +56,7 @@ from k3s_daas_master.tenant_cluster import TenantCluster
 from k3s_daas_master.tenant_objects import Limits
 from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
+from k3s_daas_master.vitals import Vitals, WatchesChain
 from k3s_daas_master.webhook import Webhook, WebhookServer
 
 _log = get_logger("k3s_daas_master.service")
@@ -67,6 +70,10 @@ _KEEP_ALIVE_S = 45
 _TLS_BUFFER_BYTES = 16 * 1024
 # How many refusals of one address are logged: a flood must not fill the journal.
 _REFUSALS_BURST, _REFUSALS_PER_S = 20, 1.0
+# Large answers that one address may ask for: its status pages ask every 3 s each.
+_READS_BURST, _READS_PER_S = 60, 4.0
+# Open connections: all of them, and of one address. 1,000 workers behind one NAT have their place.
+_CONNECTIONS, _CONNECTIONS_OF_ONE = 4000, 1500
 # A pass over the fleet that takes longer than this is stuck.
 _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
@@ -74,14 +81,14 @@ _CONNECT_RETRY_S = 2.0
 _KUBECONFIG_S = 60.0
 
 
-class ChainAccess(FollowsChain, ReadsBalance, Protocol):
-    """All that the parts ask of the chain itself."""
-
-
 class RegistryAccess(
     ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, ServesRequests, Proposes, Protocol
 ):
     """All that the parts ask of the on-chain registry."""
+
+
+class ChainAccess(FollowsChain, ReadsBalance, WatchesChain, Protocol):
+    """All that the parts ask of the chain itself."""
 
 
 def assemble(
@@ -199,6 +206,7 @@ def assemble(
     )
     operators = Operators(registry, config.operator_cap_id, clock)
     node_watch = NodeWatch(cluster, fleet.wake)
+    metrics = Metrics()
     state = State(
         config=config,
         index=index,
@@ -222,11 +230,15 @@ def assemble(
         limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
         stranger_limiter=RateLimiter(config.unknown_token_burst, config.unknown_token_per_s, clock),
         refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
-        metrics=Metrics(),
         requests=requests,
         request_intake=RequestIntake(
             index=index, view=view, rows=store.requests, policy=allowed, clock=clock, on_body=requests.wake
         ),
+        metrics=metrics,
+        clock=clock,
+        vitals=Vitals(chain, clock, lambda: metrics.checks().all, lambda: metrics.checks().refused),
+        reads=RateLimiter(_READS_BURST, _READS_PER_S, clock),
+        connections=Connections(_CONNECTIONS_OF_ONE),
     )
     state.metrics.watch(state)
     return state
@@ -248,24 +260,36 @@ class Server(uvicorn.Server):
         yield
 
 
-def _server(app: Starlette, tls: tuple[str, str]) -> Server:
+def api_server(state: State) -> Server:
+    """The API's server, over TLS and with its limits on connections. Raises StateError."""
+    files = (str(state.config.tls_cert), str(state.config.tls_key))
     asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
     settings = uvicorn.Config(
-        app,
+        api_app(state),
+        http=guarded(state.connections),
         log_config=None,
+        # Below that it has a line for every connection that isn't HTTP: a flood must not fill the journal.
+        log_level=logging.ERROR,
         access_log=False,
         lifespan="off",
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
-        limit_concurrency=2000,
+        limit_concurrency=_CONNECTIONS,
         h11_max_incomplete_event_size=MAX_BODY_BYTES,
         ws="none",
         # The address of the peer itself: nobody stands in front of us, and a header can say anything.
         proxy_headers=False,
-        ssl_certfile=tls[0],
-        ssl_keyfile=tls[1],
+        ssl_certfile=files[0],
+        ssl_keyfile=files[1],
     )
+    try:
+        settings.load()
+    except (OSError, ssl.SSLError) as error:
+        raise StateError(
+            f"TLS files {', '.join(files)}: {error}. Wanted a certificate and its key, readable by the "
+            "service; the unit makes them with `k3s-daas-master issue-certificate`."
+        ) from None
     return Server(settings)
 
 
@@ -310,15 +334,7 @@ async def serve_state(
     Raises whatever broke a loop that should never end.
     """
     config = state.config
-    try:
-        server = _server(api_app(state), (str(config.tls_cert), str(config.tls_key)))
-        server.config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise StateError(
-            f"TLS files {config.tls_cert}, {config.tls_key}: {error}. Wanted a certificate and its key, "
-            "readable by the service; the unit makes them with `k3s-daas-master issue-certificate`."
-        ) from None
-
+    server = api_server(state)
     webhook_server = WebhookServer(Webhook(state.reviewer, state.metrics.token_reviews), webhook)
     progress = [state.fleet.passes, clock.monotonic()]
 
@@ -344,6 +360,7 @@ async def serve_state(
         "nodes": state.node_watch.run(),
         "slashing": state.policy.run(),
         "requests": state.requests.run(),
+        "vitals": state.vitals.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
+from k3s_daas_master.connections import Connections
 from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.drain import Drainer
 from k3s_daas_master.fleet import Fleet
@@ -23,11 +24,11 @@ from k3s_daas_master.ratelimit import RateLimiter
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
 from k3s_daas_master.request_intake import RequestIntake
-from k3s_daas_master.request_rows import NO_STATS
 from k3s_daas_master.requests import Requests
 from k3s_daas_master.store import Store
 from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
+from k3s_daas_master.vitals import Vitals
 
 
 @dataclass
@@ -59,6 +60,11 @@ class State:
     metrics: Metrics
     requests: Requests
     request_intake: RequestIntake
+    # What the status page shows beside the parts themselves, and what it and the API are guarded by.
+    clock: Clock
+    vitals: Vitals
+    reads: RateLimiter
+    connections: Connections
 
     def not_ready(self) -> list[str]:
         """Why this master can't do all of its work now; empty when it can."""
@@ -94,53 +100,3 @@ class State:
                 "`k3s-daas-master acknowledge-gap`."
             )
         return [alert for alert in found if alert]
-
-    def workers(self) -> dict[str, Any]:
-        """The registry as this master sees it; no part of any token. Stake in MIST, times in ms."""
-        rows = []
-        served = self.store.requests.stats()
-        for worker in sorted(self.index.workers.values(), key=lambda w: w.node_id):
-            token = self.index.worker_token(worker.node_id)
-            node = self.fleet.nodes.get(worker.node_id)
-            reported = self.heartbeats.reported.get(worker.node_id)
-            requests = served.get(worker.node_id, NO_STATS)
-            rows.append(
-                {
-                    "node_id": worker.node_id,
-                    "owner": worker.owner,
-                    "stake_mist": worker.stake_mist,
-                    "status": worker.status.value,
-                    "node_ready": None if node is None else node.ready,
-                    "generation": None if token is None else token.generation,
-                    "expires_at_ms": None if token is None else token.expires_at_ms,
-                    "revoked": None if token is None else token.revoked,
-                    "last_heartbeat_ms": self.heartbeats.last_ms.get(worker.node_id),
-                    "running_pods": None if reported is None else reported.running_pods,
-                    "resource_usage": {} if reported is None else reported.resource_usage,
-                    "requests_succeeded": requests.succeeded,
-                    "requests_failed": requests.failed,
-                    "requests_missed": requests.missed,
-                    "request_mean_ms": requests.mean_ms,
-                }
-            )
-        master = self.index.master
-        return {
-            "workers": rows,
-            "master": {
-                "account": None if master is None else master.account,
-                "epoch": None if master is None else master.epoch,
-                "endpoint": self.config.endpoint,
-                "api_server": self.config.api_server,
-                "ca_hash": self.ca.hash.hex() or None,
-                "announced": self.fleet.announced(),
-                "tee": "SIMULATED" if self.config.tee_mode == "simulated" else "nitro",
-                "problems": self.not_ready(),
-                "alerts": self.alerts(),
-            },
-            "chain": {
-                "network": self.config.network,
-                "registry_id": self.config.registry_id,
-                "checkpoint": self.view.sequence,
-                "age_ms": self.view.age_ms(),
-            },
-        }

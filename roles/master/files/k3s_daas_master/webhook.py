@@ -24,8 +24,8 @@ from granian.server.embed import Server as Granian
 from prometheus_client import Counter
 
 from k3s_daas.logs import get_logger
+from k3s_daas_master.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, bad_request, check_content_type, too_large
 from k3s_daas_master.errors import ApiError
-from k3s_daas_master.http import BODY_TIMEOUT_S, MAX_BODY_BYTES, bad_request, check_content_type, too_large
 from k3s_daas_master.tokenreview import TokenReviewer
 
 PATH = "/token-review"
