@@ -421,3 +421,14 @@ async def test_a_step_that_breaks_does_not_stop_the_others(
     await turn(bench)
     assert status_of(bench) == "active"
     assert "ZeroDivisionError" in bench.state.fleet.problems["jailed"]
+
+
+async def test_a_large_fleet_is_read_in_pages(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k3s_daas_master.cluster._PAGE", 2)
+    for number in range(5):
+        await bench.join(f"worker-{number}")
+    bench.kube.requests.clear()
+    await bench.state.fleet.reconcile()
+    assert len(bench.state.fleet.nodes) == 5
+    assert all(node.ready and node.lease_renewed_ms for node in bench.state.fleet.nodes.values())
+    assert bench.kube.asked("GET").count("GET /api/v1/nodes") == 3
