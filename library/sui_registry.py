@@ -160,14 +160,8 @@ try:
 except ImportError:
     pass  # run() reports it
 
-FIXED = (
-    "open",
-    "min_stake_mist",
-    "slash_window_ms",
-    "unbonding_window_ms",
-    "slash_share_bps",
-    "require_attestation",
-)
+FIXED = ("open", "min_stake_mist", "slash_window_ms", "unbonding_window_ms", "slash_share_bps")
+FIXED += ("require_attestation",)
 
 
 def wanted_params(module):
@@ -223,10 +217,9 @@ async def work(module):
             deployment, receipt = await create_registry(chain, package_id, wanted)
             result["registry_id"] = after["registry_id"] = found = deployment.registry_id
             result |= {"digests": [receipt.digest], "gas_mist": receipt.gas_mist}
-        if found is not None:
-            registry = Registry(chain, deployment)
+        receipts, registry = [], Registry(chain, deployment) if found else None
+        if registry is not None:
             result["operator_cap_id"] = await registry.find_cap("OperatorCap", chain.address) or ""
-        receipts = []
         if migration is not None and not module.check_mode:
             receipts.append(await chain.execute(migration))
         if owners is not None and owners != allowed and not module.check_mode:
