@@ -357,8 +357,8 @@ def _load(kubeconfig: Path) -> KubeConfig:
         # Any other error's text may quote the file, and the file holds a key.
         found = error.strerror if isinstance(error, OSError) else "no kubeconfig in it"
         raise ClusterError(
-            f"The kubeconfig {kubeconfig} can't be read: {found}. Wanted that of `k3s-daas-master issue-kubeconfig`, "
-            "which the unit runs as root; is k3s running?"
+            f"The kubeconfig {kubeconfig} can't be read: {found}. Wanted that of "
+            "`k3s-daas-master issue-kubeconfig`, which the unit runs as root; is k3s running?"
         ) from None
 
 
