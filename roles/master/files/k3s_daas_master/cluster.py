@@ -425,12 +425,14 @@ class Cluster:
 
 def _load(kubeconfig: Path) -> KubeConfig:
     try:
+        kubeconfig.open("rb").close()
         return KubeConfig.from_file(kubeconfig)
-    except Exception:
-        # Its text may quote the file, and the file holds a key.
+    except Exception as error:
+        # Any other error's text may quote the file, and the file holds a key.
+        found = error.strerror if isinstance(error, OSError) else "no kubeconfig in it"
         raise ClusterError(
-            f"The kubeconfig {kubeconfig} can't be read. Wanted that of `k3s-daas-master issue-kubeconfig`, "
-            "which the unit runs as root; is k3s running?"
+            f"The kubeconfig {kubeconfig} can't be read: {found}. Wanted that of "
+            "`k3s-daas-master issue-kubeconfig`, which the unit runs as root; is k3s running?"
         ) from None
 
 
