@@ -47,15 +47,15 @@ class FakeKube:
     async def _cacerts(self, _: Request) -> Response:
         return PlainTextResponse(self._ca_pem)
 
-    async def _list_nodes(self, _: Request) -> Response:
-        return _listed("v1", "Node", self._nodes.values())
+    async def _list_nodes(self, request: Request) -> Response:
+        return _listed("v1", "Node", list(self._nodes.values()), request)
 
-    async def _list_leases(self, _: Request) -> Response:
+    async def _list_leases(self, request: Request) -> Response:
         renewed = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         meta = '{{"name":"{}","namespace":"kube-node-lease"}}'
         spec = f'{{"holderIdentity":"kubelet","leaseDurationSeconds":40,"renewTime":"{renewed}"}}'
         items = [f'{{"metadata":{meta.format(name)},"spec":{spec}}}' for name in self._nodes]
-        return _listed("coordination.k8s.io/v1", "Lease", items)
+        return _listed("coordination.k8s.io/v1", "Lease", items, request)
 
     async def _list_secrets(self, request: Request) -> Response:
         type_ = request.query_params.get("fieldSelector", "").removeprefix("type=")
@@ -65,7 +65,7 @@ class FakeKube:
             for secret in self._secrets.values()
             if secret["type"] == type_ and node in ("", secret["metadata"]["labels"]["k3s-daas/node"])
         ]
-        return _listed("v1", "Secret", items)
+        return _listed("v1", "Secret", items, request)
 
     async def _create_secret(self, request: Request) -> Response:
         secret = _stored(await request.json())
@@ -90,9 +90,12 @@ class FakeKube:
         return JSONResponse(self._secrets[name])
 
 
-def _listed(version: str, kind: str, items: Any) -> Response:
-    head = f'{{"apiVersion":"{version}","kind":"{kind}List","metadata":{{}},"items":['
-    return Response(head + ",".join(items) + "]}", media_type="application/json")
+def _listed(version: str, kind: str, items: list[str], request: Request) -> Response:
+    start = int(request.query_params.get("continue", 0))
+    end = start + int(request.query_params.get("limit", len(items)))
+    more = json.dumps({"continue": str(end)} if end < len(items) else {})
+    head = f'{{"apiVersion":"{version}","kind":"{kind}List","metadata":{more},"items":['
+    return Response(head + ",".join(items[start:end]) + "]}", media_type="application/json")
 
 
 def _status(code: int, reason: str) -> Response:

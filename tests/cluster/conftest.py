@@ -22,12 +22,10 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
@@ -38,13 +36,14 @@ from k3s_daas.registry import SealTokenRecord, Snapshot, Worker, WorkerStatus
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.freshness import ChainView
-from k3s_daas_master.http import webhook_app
 from k3s_daas_master.identity import issue_kubeconfig
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.operators import Operators
 from k3s_daas_master.tenant_cluster import TenantCluster
 from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
+from k3s_daas_master.webhook import Webhook, WebhookServer
 
 PROJECT = Path(__file__).parents[2]
 FILES = PROJECT / "roles/k3s_server/files"
@@ -66,19 +65,43 @@ def free_ports() -> int:
                 return port
 
 
-class Webhook(uvicorn.Server):
-    """The master's webhook in a thread: whatever the index says, this answers."""
+class WebhookThread:
+    """The master's webhook on its own server, in a thread: whatever the index says, this answers."""
 
     def __init__(self, reviewer: TokenReviewer) -> None:
-        app = webhook_app(SimpleNamespace(reviewer=reviewer, metrics=Metrics()))  # type: ignore[arg-type]
-        super().__init__(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
-        self.socket = socket.socket()
-        self.socket.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/token-review"
-        self.thread = threading.Thread(target=self.run, kwargs={"sockets": [self.socket]}, daemon=True)
+        self._reviewer = reviewer
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/token-review"
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(
+            target=lambda: self._loop.run_until_complete(self._run()), daemon=True
+        )
 
-    def install_signal_handlers(self) -> None:
-        """Not in a thread."""
+    async def _run(self) -> None:
+        server = WebhookServer(Webhook(self._reviewer, Metrics().token_reviews), self._socket)
+        serving = asyncio.create_task(server.serve())
+        await self._stop.wait()
+        server.stop()
+        await serving
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(10)
+
+
+class CapOf:
+    """Who holds the OperatorCap, as a test says."""
+
+    holder: str | None = None
+
+    async def cap_holder(self, kind: str, cap_id: str) -> str | None:
+        return self.holder
 
 
 class ApiServer:
@@ -94,7 +117,9 @@ class ApiServer:
         self.workers: dict[str, Worker] = {}
         self.owner_tokens: dict[str, SealTokenRecord] = {}
         self.tokens: dict[str, str] = {}
-        self.webhook = Webhook(TokenReviewer(self.index, self.view))
+        self.cap = CapOf()
+        self.operators = Operators(self.cap, "0x" + "ce" * 32, self.clock)
+        self.webhook = WebhookThread(TokenReviewer(self.index, self.view, self.operators))
         self.process: subprocess.Popen[bytes] | None = None
         self.port = free_ports()
         self.url = f"https://127.0.0.1:{self.port}"
@@ -129,6 +154,10 @@ class ApiServer:
         self.workers[node_id] = replace(self.workers[node_id], status=WorkerStatus.SLASHED)
         self.load()
 
+    async def hand_cap_to(self, holder: str | None) -> None:
+        self.cap.holder = holder
+        await self.operators.refresh()
+
     def load(self) -> None:
         config: Any = None
         self.index.load(Snapshot(config, dict(self.workers), {}, dict(self.owner_tokens), None, 1))
@@ -141,7 +170,7 @@ class ApiServer:
     # -- the cluster ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self.webhook.thread.start()
+        self.webhook.start()
         review = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -220,9 +249,7 @@ class ApiServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(10)
-        self.webhook.should_exit = True
-        if self.webhook.thread.is_alive():
-            self.webhook.thread.join(10)
+        self.webhook.stop()
 
     def until(self, what: Callable[[], Any], timeout_s: float = 30.0) -> Any:
         end = time.monotonic() + timeout_s

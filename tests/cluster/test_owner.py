@@ -111,8 +111,8 @@ def test_on_a_stale_view_an_owner_reads_and_changes_nothing(server: Any) -> None
         server.mint(OWNER_A)
 
 
-def test_an_operator_sees_the_cluster_without_its_secrets(server: Any, admin: httpx.Client) -> None:
-    server.index.operator = OWNER_A
+async def test_an_operator_sees_the_cluster_without_its_secrets(server: Any, admin: httpx.Client) -> None:
+    await server.hand_cap_to(OWNER_A)
     server.mint(OWNER_A)
     try:
         with server.http(OWNER_A) as operator:
@@ -139,7 +139,7 @@ def test_an_operator_sees_the_cluster_without_its_secrets(server: Any, admin: ht
             refused(operator.get("/api/v1/nodes/worker-b/proxy/metrics"))
             refused(operator.get("/api/v1/pods", headers={"Impersonate-User": OWNER_B}), "impersonate")
     finally:
-        server.index.operator = None
+        await server.hand_cap_to(None)
         server.mint(OWNER_A)
 
 

@@ -33,7 +33,7 @@ async def serve(fleet: Operator, cold: Operator, *node_ids: str) -> None:
     cap = await fleet.registry.cap("MasterCap")
     for node_id in node_ids:
         asked = await fleet(
-            "sui_k8s_request", payload=f"for {node_id}", deposit="0.002", candidates=[node_id]
+            "sui_k8s_request", method="list", resource="pods", deposit="0.002", candidates=[node_id]
         )
         request = asked["request"]["request_id"]
 

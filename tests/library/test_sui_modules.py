@@ -313,7 +313,7 @@ async def test_a_fresh_inventory_can_be_planned(new_operator: Any) -> None:
         ("sui_rewards", {"state": "claimed"}),
         ("sui_images", {"images": []}),
         ("sui_seal_token", {"state": "revoked", "scope": "owner"}),
-        ("sui_k8s_request", {"payload": "p", "deposit": "1"}),
+        ("sui_k8s_request", {"method": "list", "resource": "pods", "deposit": "1"}),
     ):
         assert "would only be created by this run" in (await operator(module, check=True, **own))["msg"]
     bad = await operator("sui_stake", check=True, workers=[{"node_id": "ansible_host", "commitment": ""}])

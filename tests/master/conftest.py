@@ -539,7 +539,11 @@ class FakeKube:
             if refusal := self._note(request):
                 return refusal
             items = [item for item in table.values() if _selected(item, request)]
-            return JSONResponse({"apiVersion": "v1", "kind": f"{kind}List", "metadata": {}, "items": items})
+            start = int(request.query_params.get("continue", 0))
+            end = start + int(request.query_params.get("limit", len(items)))
+            more = {"continue": str(end)} if end < len(items) else {}
+            body = {"apiVersion": "v1", "kind": f"{kind}List", "metadata": more, "items": items[start:end]}
+            return JSONResponse(body)
 
         return handler
 

@@ -528,3 +528,14 @@ async def test_a_node_without_its_first_lease_is_looked_at_again_at_once(bench: 
             await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_large_fleet_is_read_in_pages(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k3s_daas_master.cluster._PAGE", 2)
+    for number in range(5):
+        await bench.join(f"worker-{number}")
+    bench.kube.requests.clear()
+    await bench.state.fleet.reconcile()
+    assert len(bench.state.fleet.nodes) == 5
+    assert all(node.ready and node.lease_renewed_ms for node in bench.state.fleet.nodes.values())
+    assert bench.kube.asked("GET").count("GET /api/v1/nodes") == 3

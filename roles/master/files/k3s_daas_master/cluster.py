@@ -49,6 +49,9 @@ LABEL_NODE = "k3s-daas/node"
 LABEL_LOCKED = "k3s-daas/locked"
 FINALIZER = "k3s-daas/node-password"
 ANNOTATION_CREATED_MS = "k3s-daas/created-ms"
+# Items that one answer of a list may hold: the whole of a large fleet at once would take tens of MB, and hold
+# up everything else while it is parsed.
+_PAGE = 100
 ANNOTATION_CORDONED = "k3s-daas/cordoned"
 ANNOTATION_LEAVING = "k3s-daas/leaving"
 
@@ -220,12 +223,12 @@ class Cluster:
         with calls("list nodes"):
             renewed = {
                 lease.metadata.name: _ms(lease.spec.renewTime)
-                async for lease in self._client.list(Lease, namespace=LEASES)
+                async for lease in self._client.list(Lease, namespace=LEASES, chunk_size=_PAGE)
                 if lease.metadata and lease.spec
             }
             return {
                 view.name: view
-                async for node in self._client.list(Node)
+                async for node in self._client.list(Node, chunk_size=_PAGE)
                 if (view := _node_view(node, renewed))
             }
         return {}
@@ -329,7 +332,9 @@ class Cluster:
         with calls("list node passwords"):
             return {
                 found.node_id: found
-                async for secret in self._client.list(Secret, namespace=SYSTEM, fields=fields)
+                async for secret in self._client.list(
+                    Secret, namespace=SYSTEM, fields=fields, chunk_size=_PAGE
+                )
                 if (found := _node_password(secret))
             }
         return {}
@@ -408,7 +413,9 @@ class Cluster:
         with calls("list bootstrap tokens"):
             return [
                 found
-                async for secret in self._client.list(Secret, namespace=SYSTEM, fields=fields, labels=labels)
+                async for secret in self._client.list(
+                    Secret, namespace=SYSTEM, fields=fields, labels=labels, chunk_size=_PAGE
+                )
                 if (found := _bootstrap_token(secret)) and node_id in (None, found.node_id)
             ]
         return []
@@ -420,12 +427,14 @@ class Cluster:
 
 def _load(kubeconfig: Path) -> KubeConfig:
     try:
+        kubeconfig.open("rb").close()
         return KubeConfig.from_file(kubeconfig)
-    except Exception:
-        # Its text may quote the file, and the file holds a key.
+    except Exception as error:
+        # Any other error's text may quote the file, and the file holds a key.
+        found = error.strerror if isinstance(error, OSError) else "no kubeconfig in it"
         raise ClusterError(
-            f"The kubeconfig {kubeconfig} can't be read. Wanted that of `k3s-daas-master issue-kubeconfig`, "
-            "which the unit runs as root; is k3s running?"
+            f"The kubeconfig {kubeconfig} can't be read: {found}. Wanted that of "
+            "`k3s-daas-master issue-kubeconfig`, which the unit runs as root; is k3s running?"
         ) from None
 
 
