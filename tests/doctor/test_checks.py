@@ -109,7 +109,7 @@ WORKER_CASES: list[tuple[Change, str, str, str]] = [
     (lambda f: replace(f, secret=replace(f.secret, mode=0o644)), "token", "error", "mode 0644, wanted 0600"),
     (with_(secret=replace(SECRET, trouble="token has 3 characters")), "token", "error", "3 characters"),
     (on_chain(token=None), "token", "error", "no token on-chain"),
-    (token_record(commitment=b"\x09" * 32), "token", "error", "another token (generation 2)"),
+    (token_record(commitment=b"\x09" * 32), "token", "error", "another token of worker-1 (generation 2)"),
     (on_chain(**{"token_of": "worker-7"}), "token", "error", "that of worker worker-7; here it is worker-1"),
     (token_record(revoked=True), "token", "error", "generation 2 is revoked"),
     (lambda f: token_record(expires_at_ms=f.now_ms - DAY_MS)(f), "token", "error", "expired 1.0 days ago"),

@@ -53,7 +53,7 @@ def _token_on_chain(
     elif record.commitment != commitment:
         yield error(
             "token",
-            f"the chain knows another token (generation {record.generation}) of {worker.node_id}, not this host's",
+            f"the chain knows another token of {worker.node_id} (generation {record.generation})",
             f"it was rotated from elsewhere, or the name was staked by another owner ({worker.owner})",
             f"if {worker.owner[:10]}… is you: {_ROTATE}; if not: give this host another node id",
         )

@@ -153,7 +153,10 @@ def _look_at_master(facts: Facts, probes: Probes) -> Facts:
     master = facts.chain.master
     if master is None or not master.endpoint:
         return facts
-    ports = (_port(probes, "the API server", master.api_server), _port(probes, "the master", master.endpoint))
+    ports = (
+        announced_port(probes, "the API server", master.api_server),
+        announced_port(probes, "the master", master.endpoint),
+    )
     facts = replace(facts, ports=ports)
     if not ports[0].reached:
         return facts
@@ -169,7 +172,7 @@ def _look_at_master(facts: Facts, probes: Probes) -> Facts:
     return facts
 
 
-def _port(probes: Probes, what: str, url: str) -> Port:
+def announced_port(probes: Probes, what: str, url: str) -> Port:
     """The port behind a URL that comes off the chain, where it may be anything."""
     try:
         parts = urlsplit(url)

@@ -28,7 +28,7 @@ async def test_it_hears_reasons_and_its_own_row(served: Any) -> None:
     await bench.state.fleet.reconcile()
     said = await ask(served)
     assert said.reasons is not None
-    assert "nodes: list nodes: the API server answered 500" in said.reasons[0]
+    assert "nodes: list nodes: the API server answered 500: InternalError" in said.reasons
 
 
 async def test_a_certificate_of_another_ca_is_told_apart_from_silence(
