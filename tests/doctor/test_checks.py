@@ -210,6 +210,11 @@ def test_one_thing_broken_is_one_finding(
     assert others <= ({"units"} if change is other_host_under_our_name else set())
 
 
+@pytest.mark.parametrize("status", [WorkerStatus.SLASHED, WorkerStatus.UNBONDING])
+def test_who_is_leaving_is_not_asked_for_more_stake(worker: Facts, status: WorkerStatus) -> None:
+    assert [name for name, _, _ in bad(worker_record(status=status, stake_mist=1)(worker))] == ["status"]
+
+
 def test_a_localnets_clock_may_lead(worker: Facts) -> None:
     local = replace(worker, config=worker.config | {"network": "localnet"})
     assert bad(clock(-3_600_000)(local)) == []

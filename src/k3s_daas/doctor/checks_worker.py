@@ -84,7 +84,10 @@ def stake(facts: Facts) -> Iterator[Finding]:
             "run playbooks/workers.yml",
         )
         return
-    if worker.stake_mist < worker.required_stake_mist:
+    if worker.status in (WorkerStatus.SLASHED, WorkerStatus.UNBONDING):
+        # Its stake is what is left of it, or on its way back.
+        pass
+    elif worker.stake_mist < worker.required_stake_mist:
         missing = worker.required_stake_mist - worker.stake_mist
         yield warning(
             "stake",
