@@ -11,6 +11,7 @@ from importlib import import_module
 #: kubectl runs `credential` with each of its commands, and the chain's library costs a second.
 COMMANDS = {
     "status": ("k3s_daas.status", "one table from chain, master and cluster"),
+    "doctor": ("k3s_daas.doctor.command", "what is wrong with this host, and what to do"),
     "request": ("k3s_daas.requests.command", "have something run on the fleet"),
     "kubeconfig": ("k3s_daas.kubeconfig_command", "write a kubeconfig for an owner"),
     "evidence": ("k3s_daas.evidence", "what a file of evidence proves, offline"),
