@@ -21,8 +21,7 @@ _MAKE = "Make one with playbooks/kubectl.yml (docs/kubectl.md)."
 
 
 class UnusableToken(Exception):
-    """The file doesn't give a seal token; the message says what was found and wanted, never any of the "
-    "token."""
+    """The file doesn't give a seal token; the message says what was found and wanted, never any of it."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,7 @@ def note_path(path: Path) -> Path:
 
 
 def read_note(path: Path, token: str) -> Note | None:
-    """The note about `token`, kept beside its file `path`; None without a readable one for this very "
-    "token."""
+    """The note about `token`, kept beside its file `path`; None without a readable one for this token."""
     try:
         found = json.loads(note_path(path).read_bytes()[:_MAX_BYTES])
         note = Note(

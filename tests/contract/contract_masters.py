@@ -1,5 +1,4 @@
-"""What the contracts' rules about masters and versions say, written down a second time; see "
-"contract_model."""
+"""The contracts' rules about masters and versions, written down a second time; see contract_model."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from k3s_daas_master import description
 from k3s_daas_master.bodies import read_bytes
 from k3s_daas_master.counted import counted
 from k3s_daas_master.errors import ApiError
-from k3s_daas_master.owner_auth import owner_of
+from k3s_daas_master.owner_auth import REFUSALS, owner_of
 from k3s_daas_master.request_rows import Row
 from k3s_daas_master.schemas import RequestAnswer, RequestList, RequestResult, Shape, errors
 from k3s_daas_master.state import State
@@ -28,7 +28,6 @@ _NUMBER = {
     "description": "The request_id that submitting it returned",
     "schema": {"type": "integer", "minimum": 0, "maximum": _MAX_ID - 1},
 }
-_OF_AN_OWNER = ("token_malformed", "token_unknown", "rate_limited", "not_ready")
 _OF_ONE = ("bad_request", "request_unknown")
 _OF_A_BODY = (
     "body_too_large",
@@ -44,8 +43,7 @@ def operations(state: State) -> list[Operation]:
     """The operations below /api/v1/requests."""
 
     def owner(request: Request, *, writing: bool = False) -> str:
-        token = request.headers.get("x-seal-token")
-        return owner_of(state.index, state.view, token, writing=writing)
+        return owner_of(request, state.index, state.view, writing=writing)
 
     async def post(request: Request) -> Response:
         # Who it is first: a body is read for nobody else.
@@ -81,7 +79,7 @@ def operations(state: State) -> list[Operation]:
             _PATH,
             listed,
             "The owner's newest requests",
-            {200: Answer("Without their results", RequestList), **errors(*_OF_AN_OWNER)},
+            {200: Answer("Without their results", RequestList), **errors(*REFUSALS)},
         ),
         operation(
             "GET",
@@ -90,7 +88,7 @@ def operations(state: State) -> list[Operation]:
             "What became of a request",
             {
                 200: Answer("With its result, once there", RequestResult),
-                **errors(*_OF_AN_OWNER, *_OF_ONE),
+                **errors(*REFUSALS, *_OF_ONE),
             },
             parameters=(_NUMBER,),
         ),
@@ -99,7 +97,7 @@ def operations(state: State) -> list[Operation]:
             _PATH_OF_ONE,
             post,
             "Hand in the body of a request that was submitted on-chain",
-            {202: Answer("Taken", RequestAnswer), **errors(*_OF_AN_OWNER, *_OF_ONE, *_OF_A_BODY)},
+            {202: Answer("Taken", RequestAnswer), **errors(*REFUSALS, *_OF_ONE, *_OF_A_BODY)},
             parameters=(_NUMBER,),
             body=Envelope,
         ),
