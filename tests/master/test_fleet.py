@@ -385,6 +385,26 @@ async def test_a_name_whose_worker_left_is_locked_and_opens_for_its_next_stake(b
     assert join.verify_node_password(bench.kube.password_hash("worker-1"), password)
 
 
+async def test_a_restart_verifies_no_password_a_second_time_but_every_changed_one(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("worker-1", "worker-2"):
+        await bench.register(await staked(bench, name), name)
+    asked: list[str] = []
+
+    def verify(password_hash: str, password: str) -> bool:
+        asked.append(password_hash)
+        return join.verify_node_password(password_hash, password)
+
+    monkeypatch.setattr("k3s_daas_master.nodepasswords.verify_node_password", verify)
+    bench.kube.put_immutable_password("worker-2", "squatter")
+    forged = bench.kube.password_hash("worker-2")
+    await bench.restart()
+    await turn(bench)
+    assert asked == [forged]
+    assert bench.kube.password_hash("worker-2") != forged
+
+
 async def test_a_quiet_fleet_writes_nothing(bench: Any) -> None:
     await bench.join("worker-1")
     await turn(bench)
@@ -473,7 +493,6 @@ async def test_workers_shows_the_registry_and_no_token(bench: Any) -> None:
     assert body["master"]["announced"] is True
     assert body["chain"]["age_ms"] >= 0
     assert token not in response.text
-    assert join.verify_node_password is not None
     assert bench.state.index.worker_token("worker-1").commitment.hex() not in response.text
 
 

@@ -73,8 +73,9 @@ class NodePasswordKeeper:
         self._index = index
         self._store = store
         self._key = key
-        # node id → (hash as found in the cluster, fingerprint of the password that it was verified with)
-        self._verified: dict[str, tuple[str, bytes]] = {}
+        # node id → a mark over the hash in the cluster and the password that it was verified with. Kept on
+        # disk: at 50 ms each, a thousand workers would cost every start most of a minute.
+        self._verified = store.verified_passwords()
         self._locks: dict[str, asyncio.Lock] = {}
         # scrypt takes 32 MiB and a core's time for each.
         self._hashing = asyncio.Semaphore(2)
@@ -167,9 +168,8 @@ class NodePasswordKeeper:
         return None if token is None else token.generation
 
     async def _have(self, node_id: str, password: str, current: NodePassword | None) -> None:
-        fingerprint = hashlib.sha256(password.encode()).digest()
         if current is not None and not current.locked and current.hash:
-            if self._verified.get(node_id) == (current.hash, fingerprint):
+            if self._verified.get(node_id) == self._mark(current.hash, password):
                 return
             try:
                 async with self._hashing:
@@ -177,18 +177,28 @@ class NodePasswordKeeper:
             except InvalidPasswordHash:
                 matches = False
             if matches:
-                self._verified[node_id] = (current.hash, fingerprint)
+                self._verify(node_id, self._mark(current.hash, password))
                 return
             _log.warning("node password replaced", node_id=node_id, reason="it isn't the registered worker's")
         fresh = await self._hash(password)
         await self._cluster.put_node_password(node_id, fresh)
-        self._verified[node_id] = (fresh, fingerprint)
+        self._verify(node_id, self._mark(fresh, password))
 
     async def _put_random(self, node_id: str) -> None:
         fresh = await self._hash(secrets.token_hex(32))
         await self._cluster.put_node_password(node_id, fresh, locked=True)
-        self._verified.pop(node_id, None)
+        self._verify(node_id, None)
         _log.info("node name locked", node_id=node_id)
+
+    def _verify(self, node_id: str, mark: bytes | None) -> None:
+        self._store.set_verified_password(node_id, mark)
+        if mark is None:
+            self._verified.pop(node_id, None)
+        else:
+            self._verified[node_id] = mark
+
+    def _mark(self, password_hash: str, password: str) -> bytes:
+        return hmac.new(self._key, f"{password_hash}\0{password}".encode(), hashlib.sha256).digest()
 
     async def _hash(self, password: str) -> str:
         async with self._hashing:

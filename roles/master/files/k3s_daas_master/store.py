@@ -36,6 +36,7 @@ CREATE TABLE seen (
 CREATE TABLE registrations (
     node_id TEXT PRIMARY KEY, owner TEXT NOT NULL, registered_at_ms INTEGER NOT NULL,
     generation INTEGER NOT NULL);
+CREATE TABLE verified_passwords (node_id TEXT PRIMARY KEY, mark BLOB NOT NULL);
 CREATE TABLE removals (
     node_id TEXT PRIMARY KEY, requested_ms INTEGER NOT NULL, done_ms INTEGER);
 CREATE TABLE worker_keys (
@@ -198,6 +199,16 @@ class Store:
             "INSERT OR REPLACE INTO registrations VALUES (?, ?, ?, ?)",
             (node_id, registration.owner, registration.registered_at_ms, registration.generation),
         )
+
+    def verified_passwords(self) -> dict[str, bytes]:
+        """The marks over what was verified, by node id; they hold no password."""
+        return dict(self._db.execute("SELECT node_id, mark FROM verified_passwords").fetchall())
+
+    def set_verified_password(self, node_id: str, mark: bytes | None) -> None:
+        if mark is None:
+            self._db.execute("DELETE FROM verified_passwords WHERE node_id = ?", (node_id,))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO verified_passwords VALUES (?, ?)", (node_id, mark))
 
     # -- removals -----------------------------------------------------------------------------------------
 
