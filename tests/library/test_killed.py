@@ -153,8 +153,10 @@ async def test_staking_50_workers_killed_at_random_pays_once(killer: Killer) -> 
     await killer.fresh(50)
     whole = (await killer.run("stake"))["seconds"]
     await killer.all_is_well({1})
-    staked_then_killed = 0
-    for _ in range(3):
+    staked_then_killed = rounds = 0
+    # A run may be over before it is killed, the more so when the machine was busy while the first was timed.
+    while rounds < 3 or (killer.reached["seal"] + killer.reached["chain"] < 5 and rounds < 12):
+        rounds += 1
         await killer.fresh(50)
         for _ in range(4):
             # Half of them from when the money is about to move, where it matters most.
