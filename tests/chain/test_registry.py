@@ -377,7 +377,7 @@ WORKER: dict[str, Any] = {
     "proposal": None,
     "unbonding_until_ms": None,
     "workload": "2",
-    "rewards": {"balance": "7"},
+    "rewards": {"balance": "7", "reported_until_ms": "8"},
 }
 
 
@@ -395,6 +395,7 @@ def test_a_worker_is_read_exactly() -> None:
     assert (jailed.proposal.reason, jailed.proposal.previous) == (4, WorkerStatus.ACTIVE)
     assert jailed.unbonding_until_ms == 9
     assert (worker.workload, worker.rewards_mist, worker.required_stake_mist) == (2, 7, 3)
+    assert worker.ready_reported_until_ms == 8
     assert parse_worker(WORKER | {"reputation": "50", "min_stake": "3"}).required_stake_mist == 4
 
 

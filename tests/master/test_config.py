@@ -62,6 +62,7 @@ def test_a_good_one_loads(tmp_path: Path) -> None:
         ({"endpoint": "https://10.0.0.1"}, "endpoint", "https://host:port"),
         ({"api_server": "https://10.0.0.1:6443/path"}, "api_server", "https://host:port"),
         ({"bootstrap_ttl_s": 3600}, "bootstrap_ttl_s", "600"),
+        ({"ready_report_s": 59}, "ready_report_s", "60"),
         ({"typo_s": 1}, "typo_s", "not permitted"),
         ({"operator_cap_id": "0x5"}, "operator_cap_id", "64 lower-case hex digits"),
         ({"tenant_grace_s": -1}, "tenant_grace_s", "greater than or equal to 0"),

@@ -236,7 +236,10 @@ async def test_the_last_gas_is_kept_for_what_cannot_wait(bench: Any) -> None:
     bench.clock.advance(700)
     await turn(bench)
     assert status_of(bench) == "active"
-    assert "Statuses aren't written any more" in (await bench.api.get("/readyz")).json()["alerts"][0]
+    assert (
+        "Statuses aren't written any more, nor Ready time reported"
+        in (await bench.api.get("/readyz")).json()["alerts"][0]
+    )
     bench.chain.balance_mist = 20_000_000
     bench.clock.advance(60)
     await turn(bench)

@@ -1,7 +1,7 @@
 """Typed bindings to the project's Move package: records, events, reads and transactions."""
 
 from k3s_daas.registry.agreed import AgreedRegistry, EndpointsDisagree
-from k3s_daas.registry.client import MissingCap, Registry
+from k3s_daas.registry.client import MAX_READY_BATCH, MissingCap, Registry
 from k3s_daas.registry.deploy import (
     AmbiguousRegistry,
     CompiledPackage,
@@ -54,6 +54,7 @@ from k3s_daas.registry.model import (
 )
 
 __all__ = [
+    "MAX_READY_BATCH",
     "AgreedRegistry",
     "AmbiguousRegistry",
     "CompiledPackage",

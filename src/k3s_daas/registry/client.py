@@ -43,6 +43,8 @@ _BOOK_KEY = b"\0"
 
 #: Most workers in one staking transaction: a pure argument holds 16 KB, and 63 bytes a name must fit.
 MAX_STAKE_BATCH = 200
+#: Most workers in one report of Ready time, for the same reason.
+MAX_READY_BATCH = 200
 
 
 class MissingCap(ChainError):
@@ -330,6 +332,25 @@ class Registry:
             clock = tx.object(CLOCK_ID, mutable=False)
             args = [self._registry(tx), tx.object(cap), names, values, clock]
             tx.call(self._fn("worker_registry::set_worker_statuses"), args)
+
+        return await self.chain.execute(build)
+
+    async def report_ready(self, ready_ms: Mapping[str, int]) -> Receipt:
+        """Report for how many ms each worker was Ready since its last report, in one transaction (needs the
+        live MasterCap). The contract counts at most the time that passed since
+        `Worker.ready_reported_until_ms`, and pays what the registry's rates and its pool give."""
+        if not 0 < len(ready_ms) <= MAX_READY_BATCH:
+            raise ValueError(
+                f"Found Ready time of {len(ready_ms)} workers, wanted that of 1 to {MAX_READY_BATCH} in one "
+                "transaction. Report in several."
+            )
+        cap = await self.cap("MasterCap")
+
+        async def build(tx: Transaction) -> None:
+            names = tx.strings([check_node_id(node_id) for node_id in ready_ms])
+            clock = tx.object(CLOCK_ID, mutable=False)
+            times = tx.u64s(list(ready_ms.values()))
+            self.call(tx, "rewards::report_ready", tx.object(cap), names, times, clock)
 
         return await self.chain.execute(build)
 

@@ -99,6 +99,8 @@ class Worker:
     #: Requests assigned to it and not finished; unclaimed rewards in MIST.
     workload: int = 0
     rewards_mist: int = 0
+    #: Until when its Ready time is accounted for.
+    ready_reported_until_ms: int = 0
 
     @property
     def required_stake_mist(self) -> int:
@@ -314,6 +316,7 @@ def parse_proposal(fields: Fields | None) -> SlashProposal | None:
 def parse_worker(json: Any) -> Worker:
     """A `worker_registry::Worker` as rendered by the node."""
     fields = Fields(json, "Worker")
+    rewards = fields.struct("rewards")
     return Worker(
         node_id=fields.node_id(),
         owner=fields.text("owner"),
@@ -331,7 +334,8 @@ def parse_worker(json: Any) -> Worker:
         proposal=parse_proposal(fields.optional("proposal")),
         unbonding_until_ms=fields.optional_number("unbonding_until_ms"),
         workload=fields.number("workload"),
-        rewards_mist=fields.struct("rewards").number("balance"),
+        rewards_mist=rewards.number("balance"),
+        ready_reported_until_ms=rewards.number("reported_until_ms"),
     )
 
 

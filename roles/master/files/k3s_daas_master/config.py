@@ -105,6 +105,8 @@ class Config(BaseModel):
     # The wallet's alert, and what of it is kept for announcements and slashes.
     gas_low_mist: Annotated[int, Field(ge=0, le=10**18)] = 100_000_000
     gas_reserve_mist: Annotated[int, Field(ge=0, le=10**18)] = 20_000_000
+    # How much Ready time of a worker is gathered before it is reported on-chain, if the registry pays for it.
+    ready_report_s: Annotated[float, Field(ge=60, le=86_400)] = 3600.0
     # Registrations one source address may try: a burst, then so many a second.
     registration_burst: Annotated[int, Field(ge=1, le=10_000)] = 20
     registration_per_s: Annotated[float, Field(gt=0, le=10_000)] = 1.0

@@ -104,6 +104,10 @@ class Fleet:
         """Statuses written on-chain."""
         return self._statuses.written
 
+    def seen_nodes(self) -> dict[str, NodeView]:
+        """The last look at the cluster; empty while it can't be looked at."""
+        return {} if "nodes" in self.problems else self.nodes
+
     def wake(self) -> None:
         """Compare now instead of at the next turn."""
         self._wake.set()

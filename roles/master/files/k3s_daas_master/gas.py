@@ -58,10 +58,16 @@ class GasWatch:
         """Whether what is left is kept for what can't wait."""
         return self.balance_mist is not None and self.balance_mist < self._reserve_mist
 
+    def ample(self) -> bool:
+        """Whether there is enough, as far as was looked, for what can wait."""
+        return self.balance_mist is not None and not self.reserved()
+
     def alert(self) -> str | None:
         if not self.low():
             return None
-        kept = " Statuses aren't written any more; slashes still are." if self.reserved() else ""
+        kept = ""
+        if self.reserved():
+            kept = " Statuses aren't written any more, nor Ready time reported; slashes still are."
         return (
             f"gas: wallet {self._address} holds {format_sui(self.balance_mist or 0)}, wanted at least "
             f"{format_sui(self._low_mist)}.{kept} {_FIX}"

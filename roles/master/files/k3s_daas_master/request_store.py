@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 from k3s_daas_master.request_rows import FINAL, WHY_TIMED_OUT, RequestState, Row, Scheduled, WorkerStats
+from k3s_daas_master.transactions import durable_transaction
 
 SCHEMA = """
 CREATE TABLE requests (
@@ -42,21 +42,6 @@ class RequestStore:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-
-    @contextmanager
-    def _durably(self) -> Iterator[None]:
-        """Synced to the disk before it returns, unlike the rest of the state."""
-        self._db.execute("PRAGMA synchronous=FULL")
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-        finally:
-            self._db.execute("PRAGMA synchronous=NORMAL")
 
     # -- reading ------------------------------------------------------------------------------------------
 
@@ -258,7 +243,7 @@ class RequestStore:
     def _step(self, request_id: int, before: RequestState, after: RequestState, **columns: Any) -> bool:
         """False when the request isn't in `before`: it ended meanwhile."""
         sets = "".join(f", {column} = ?" for column in columns)
-        with self._durably():
+        with durable_transaction(self._db):
             done = self._db.execute(
                 f"UPDATE requests SET state = ?{sets} WHERE request_id = ? AND state = ?",  # noqa: S608
                 (after, *columns.values(), request_id, before),

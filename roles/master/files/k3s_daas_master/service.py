@@ -45,6 +45,7 @@ from k3s_daas_master.operators import Operators, ReadsCap
 from k3s_daas_master.owner_api import OwnerApi
 from k3s_daas_master.policy import Policy, Proposes
 from k3s_daas_master.ratelimit import RateLimiter
+from k3s_daas_master.readytime import ReadyTime, ReportsReady
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import ReadsWorkers, Remover
 from k3s_daas_master.request_intake import RequestIntake
@@ -82,7 +83,7 @@ _KUBECONFIG_S = 60.0
 
 
 class RegistryAccess(
-    ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, ServesRequests, Proposes, Protocol
+    ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, ServesRequests, Proposes, ReportsReady, Protocol
 ):
     """All that the parts ask of the on-chain registry."""
 
@@ -224,6 +225,17 @@ def assemble(
         heartbeats=heartbeats,
         operators=operators,
         gas=gas,
+        ready_time=ReadyTime(
+            index=index,
+            view=view,
+            registry=registry,
+            rows=store.ready_time,
+            gas=gas,
+            nodes=fleet.seen_nodes,
+            address=address,
+            report_ms=int(config.ready_report_s * 1000),
+            clock=clock,
+        ),
         disruption=disruption,
         policy=policy,
         reviewer=TokenReviewer(index, view, operators),
@@ -358,6 +370,7 @@ async def serve_state(
         "tenants": state.tenants.run(config.tenant_check_s),
         "credentials": _follow_kubeconfig(state.cluster),
         "nodes": state.node_watch.run(),
+        "ready_time": state.ready_time.run(),
         "slashing": state.policy.run(),
         "requests": state.requests.run(),
         "vitals": state.vitals.run(),

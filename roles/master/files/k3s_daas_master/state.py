@@ -21,6 +21,7 @@ from k3s_daas_master.nodewatch import NodeWatch
 from k3s_daas_master.operators import Operators
 from k3s_daas_master.policy import Policy
 from k3s_daas_master.ratelimit import RateLimiter
+from k3s_daas_master.readytime import ReadyTime
 from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
 from k3s_daas_master.request_intake import RequestIntake
@@ -51,6 +52,7 @@ class State:
     heartbeats: Heartbeats
     operators: Operators
     gas: GasWatch
+    ready_time: ReadyTime
     disruption: Disruption
     policy: Policy
     reviewer: TokenReviewer
@@ -87,6 +89,8 @@ class State:
         found = [self.gas.alert(), self.disruption.alert()]
         if self.policy.problem is not None:
             found.append(f"slashing: {self.policy.problem}")
+        if self.ready_time.problem is not None:
+            found.append(f"ready time: it isn't reported at the moment. {self.ready_time.problem}")
         if self.view.clock_off():
             found.append(
                 "clock: this host's time and the chain's differ by more than a minute. Synchronize the clock "

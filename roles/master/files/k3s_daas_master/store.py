@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from k3s_daas_master.errors import StateError
+from k3s_daas_master.ready_store import SCHEMA as _READY_SCHEMA
+from k3s_daas_master.ready_store import ReadyStore
 from k3s_daas_master.request_store import SCHEMA as _REQUESTS_SCHEMA
 from k3s_daas_master.request_store import RequestStore
+from k3s_daas_master.transactions import transaction
 
 #: Sums of events' marks are kept modulo this.
 MARKS = 1 << 56
@@ -83,7 +85,8 @@ class Store:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 self._db.executescript(
-                    f"BEGIN; {_SCHEMA} {_REQUESTS_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
+                    f"BEGIN; {_SCHEMA} {_REQUESTS_SCHEMA} {_READY_SCHEMA} "
+                    f"PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
                 )
             elif version != _SCHEMA_VERSION:
                 raise StateError(
@@ -97,6 +100,7 @@ class Store:
                 "the chain."
             ) from None
         self.requests = RequestStore(self._db)
+        self.ready_time = ReadyStore(self._db)
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -106,16 +110,9 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """Everything written inside is there after a crash, or nothing of it."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        return transaction(self._db)
 
     # -- chain cursor -------------------------------------------------------------------------------------
 
