@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -522,23 +523,31 @@ async def test_a_crash_while_a_report_is_under_way(arrived: bool, scene: Scene) 
 
 # -- for every order of events -----------------------------------------------------------------------------
 
-STEPS = st.one_of(
-    st.tuples(st.just("look"), st.sampled_from([0.4, 10, 40, 70, 900])),
-    st.tuples(st.just("ready"), st.sampled_from(["a", "b"])),
-    st.tuples(st.just("jailed"), st.sampled_from(["a", "b"])),
-    st.tuples(st.just("restake"), st.sampled_from(["a", "b"])),
-    st.tuples(st.just("pay"), st.sampled_from([0, 1, SUI])),
-    st.tuples(st.just("answers"), st.sampled_from(["come", "lost", "refused"])),
-    st.tuples(st.just("restart"), st.none()),
-    st.tuples(st.just("other master"), st.none()),
-    st.tuples(st.just("wall clock"), st.sampled_from([-30_000, 30_000])),
-)
+# What may happen, how often, and with what. By hypothesis's own choice hardly any run would get to a report.
+STEPS: dict[str, tuple[int, list[Any]]] = {
+    "look": (30, [0.4, 10, 10, 40, 40, 60, 70]),
+    "unseen": (3, [1, 30]),
+    "ready": (5, ["a", "b"]),
+    "jailed": (2, ["a", "b"]),
+    "answers": (4, ["come", "come", "lost", "refused"]),
+    "pay": (1, [0, SUI, SUI]),
+    "restake": (1, ["a", "b"]),
+    "restart": (1, [None]),
+    "masters": (1, [None]),
+    "wall clock": (1, [-30_000, 30_000]),
+}
 
 
-@settings(max_examples=60, deadline=None)
-@given(steps=st.lists(STEPS, max_size=120))
+def some_steps(seed: int) -> list[tuple[str, Any]]:
+    dice = random.Random(seed)  # noqa: S311 - no secret
+    kinds = dice.choices(list(STEPS), [weight for weight, _ in STEPS.values()], k=200)
+    return [(kind, dice.choice(STEPS[kind][1])) for kind in kinds]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
 async def test_never_more_is_reported_than_was_ready(
-    steps: list[tuple[str, Any]], make_chain: Any, tmp_path_factory: Any
+    seed: int, make_chain: Any, tmp_path_factory: Any
 ) -> None:
     """The sum of what the contract took in is at most the time in which the worker was up, by a clock of the
     test's own, whatever fails in between; what is still to be reported included."""
@@ -546,15 +555,21 @@ async def test_never_more_is_reported_than_was_ready(
     scene = Scene(clock, tmp_path_factory.mktemp("state"), report_ms=60_000)
     scene.add("a", "b")
     up = dict.fromkeys(("a", "b"), 0.0)
-    other = 0
+
+    def time_passes(seconds: float) -> None:
+        for name in up:
+            if name in scene.ready and scene.index.workers[name].status is WorkerStatus.ACTIVE:
+                up[name] += seconds * 1000
+
     await scene.begin()
-    for kind, value in steps:
+    for kind, value in some_steps(seed):
         match kind:
             case "look":
-                for name in up:
-                    if name in scene.ready and scene.index.workers[name].status is WorkerStatus.ACTIVE:
-                        up[name] += value * 1000
+                time_passes(value)
                 await scene.look(value)
+            case "unseen":
+                time_passes(value)
+                clock.advance(value)
             case "ready":
                 scene.ready ^= {value}
             case "jailed":
@@ -562,7 +577,7 @@ async def test_never_more_is_reported_than_was_ready(
                 scene.status(value, WorkerStatus.JAILED if active else WorkerStatus.ACTIVE)
             case "restake":
                 was_ready = value in scene.ready
-                clock.advance(0.001)  # the chain's time is another
+                clock.advance(0.001)  # another stake is of another time
                 scene.add(value)
                 scene.ready ^= set() if was_ready else {value}
             case "pay":
@@ -573,16 +588,18 @@ async def test_never_more_is_reported_than_was_ready(
                 scene.chain.refusal = unknown if value == "refused" else None
             case "restart":
                 scene.restart()
-            case "other master":
-                other += 1
-                scene.index.master = Master(other + 1, ADDRESS if other % 2 == 0 else "0xee", "", "", b"", 0)
+            case "masters":  # another one for a while
+                scene.index.master = Master(2, "0xee", "", "", b"", 0)
+                time_passes(10)
+                await scene.look(10)
+                scene.index.master = Master(3, ADDRESS, "", "", b"", 0)
             case "wall clock":
                 clock.ms += value
     rows = scene.store.ready_time.all()
+    scene.store.close()
     for name, real_ms in up.items():
         pending = rows[name].counted_ms if name in rows else 0
-        assert scene.chain.credited.get(name, 0) + pending <= real_ms + 1
-    scene.store.close()
+        assert scene.chain.credited.get(name, 0) + pending <= real_ms
 
 
 # -- in the service ----------------------------------------------------------------------------------------
