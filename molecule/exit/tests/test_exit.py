@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from conftest import LEAVER, STAYER, WITHDRAWAL_ADDRESS, Story
 from testinfra.host import Host
 
 from k3s_daas.registry import Deployment, WorkerStatus
 
+if TYPE_CHECKING:
+    from conftest import Story
+
 SUI = 1_000_000_000
+# As in conftest.py and molecule.yml.
+LEAVER, STAYER = "worker-1", "worker-2"
+WITHDRAWAL_ADDRESS = "0x" + "e7174".rjust(64, "0")
 
 
 def ready_since(story_node: dict) -> tuple[str, str]:
