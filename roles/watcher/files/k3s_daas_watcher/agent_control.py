@@ -18,7 +18,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -189,7 +189,7 @@ def _stop(config: WatcherConfig, request: Request, systemd: Systemd, pods: Pods)
     return f"{config.agent_unit} stopped; {config.stop_marker} keeps it stopped"
 
 
-def stop_for_good(config: WatcherConfig, why: dict[str, str | int], systemd: Systemd, pods: Pods) -> bool:
+def stop_for_good(config: WatcherConfig, why: Mapping[str, object], systemd: Systemd, pods: Pods) -> bool:
     """Stop the agent with its pods and keep it stopped; False when all of that was done before.
 
     `why` becomes the marker's content. Raises ControlError when a process outlives SIGKILL or the unit
