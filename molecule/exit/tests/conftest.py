@@ -33,6 +33,9 @@ COMMAND = [
     PROJECT / "playbooks/exit.yml",
 ]
 
+# Molecule wants colours.
+PLAIN = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+
 
 @pytest.fixture(scope="session")
 def stage() -> dict[str, Any]:
@@ -96,7 +99,13 @@ class Story:
 
 def exit_play(*arguments: str) -> Run:
     done = subprocess.run(
-        [*COMMAND, *arguments], cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False
+        [*COMMAND, *arguments],
+        cwd=PROJECT,
+        env=PLAIN,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     return Run(done.returncode, done.stdout + done.stderr)
 
@@ -106,6 +115,7 @@ def exit_play_killed_at(task: str) -> None:
     process = subprocess.Popen(
         COMMAND,
         cwd=PROJECT,
+        env=PLAIN,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -104,7 +104,7 @@ class TestWhatIsLeftOnTheHost:
 
     def test_no_unit(self, hosts: dict[str, Host]) -> None:
         listed = hosts[LEAVER].check_output("systemctl list-units --all --plain --no-legend 'k3s*'")
-        files = hosts[LEAVER].check_output("systemctl list-unit-files --no-legend 'k3s*'")
+        files = hosts[LEAVER].run("systemctl list-unit-files --no-legend 'k3s*'").stdout
         assert (listed, files) == ("", "")
 
     def test_no_failed_unit(self, hosts: dict[str, Host]) -> None:
