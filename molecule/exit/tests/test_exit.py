@@ -31,7 +31,7 @@ def test_check_mode_shows_what_it_means_and_touches_nothing(story: Story) -> Non
     assert after.wallet_mist == story.before.wallet_mist
     assert after.workers[LEAVER].status is WorkerStatus.ACTIVE
     assert after.units == story.before.units == "active\nactive\n"
-    assert not after.nodes[LEAVER]["spec"].get("unschedulable")
+    assert not after.nodes[LEAVER].get("spec", {}).get("unschedulable")
 
 
 def test_a_killed_run_left_it_stopped_before_money_moved(story: Story) -> None:
