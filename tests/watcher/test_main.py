@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from k3s_daas_watcher import agent_control
 from k3s_daas_watcher.__main__ import main
 from k3s_daas_watcher.errors import Exit
 
@@ -35,6 +36,9 @@ if args[0] == "show":
 """
     )
     script.chmod(0o755)
+    # Nothing of this machine may be killed: these cgroups have no processes.
+    (tmp_path / "no-cgroups").mkdir()
+    monkeypatch.setattr(agent_control.Pods.__init__, "__defaults__", (tmp_path / "no-cgroups",))
     monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
     return lambda: log.read_text().splitlines() if log.exists() else []
 
@@ -50,14 +54,37 @@ def test_agent_control_stops_the_agent(write_config, tmp_path, systemctl, me, ca
         "requested_at_ms": 1,
     }
     (tmp_path / "state" / "agent-control.json").write_text(json.dumps(request))
-    # Nothing of this machine may be killed: the unit of the test has no processes, and no kubelet runs here.
-    assert not list(Path("/sys/fs/cgroup").glob("**/kubepods*"))
     assert main(["agent-control", f"--config={path}", f"--owner={me}"]) == Exit.OK
     assert "stop k3s-agent-of-a-test.service" in systemctl()
     answer = json.loads((tmp_path / "run" / "agent-control.done").read_text())
     assert (answer["id"], answer["result"]) == ("0" * 32, "done")
     line = json.loads(capsys.readouterr().err.splitlines()[-1])
     assert (line["service"], line["event"]) == ("k3s-daas-agent-control", "request handled")
+
+
+def test_stop_agent_stops_it_for_good_and_only_once(write_config, tmp_path, systemctl, capsys):
+    path = write_config(agent_unit="k3s-agent-of-a-test.service")
+    assert main(["stop-agent", f"--config={path}"]) == Exit.OK
+    assert capsys.readouterr().out == "stopped\n"
+    assert systemctl().count("stop k3s-agent-of-a-test.service") == 1
+    marker = Path(json.loads(path.read_text())["stop_marker"])
+    before = marker.read_text()
+    assert json.loads(before)["reason"] == "leaving"
+    assert main(["stop-agent", f"--config={path}"]) == Exit.OK
+    assert capsys.readouterr().out == "found stopped\n"
+    assert systemctl().count("stop k3s-agent-of-a-test.service") == 1
+    assert marker.read_text() == before
+
+
+def test_stop_agent_that_does_not_stop_says_so_and_leaves_the_marker_empty(
+    write_config, tmp_path, systemctl, capsys
+):
+    path = write_config(agent_unit="k3s-agent-of-a-test.service")
+    script = tmp_path / "bin" / "systemctl"
+    script.write_text(script.read_text().replace('"inactive" if', '"active" if'))
+    assert main(["stop-agent", f"--config={path}"]) == Exit.FAILED
+    assert "agent_not_stopped" in capsys.readouterr().err
+    assert Path(json.loads(path.read_text())["stop_marker"]).read_text() == "", "empty: nothing is confirmed"
 
 
 def test_agent_control_without_its_user_says_so(write_config, capsys):

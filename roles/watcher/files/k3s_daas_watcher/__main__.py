@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import pwd
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from .agent import KubeletProbe
 from .api import Api, application
 from .clock import SystemClock
 from .connect import leave_builder, readers
-from .control import Control
+from .control import Control, ControlError
 from .errors import Exit, Refusal
 from .findings import SIMULATED_NOTICE, check_tee
 from .guard import Guard
@@ -47,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     control = commands.add_parser("agent-control", help="as root: do what the watcher asked for, once")
     control.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
     control.add_argument("--owner", default="k3s-daas-watcher", help="user whose requests are taken")
+    stopping = commands.add_parser(
+        "stop-agent", help="as root: stop the agent and its pods for good, because the worker leaves"
+    )
+    stopping.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
     options = parser.parse_args(arguments)
     if options.command == "register":
         return register_command.run(options)
@@ -57,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return Exit.OK
         if options.command == "agent-control":
             return _agent_control(options.config, options.owner)
+        if options.command == "stop-agent":
+            return _stop_agent(options.config)
         return asyncio.run(_serve(options.config, options.seal_token_file, options.heartbeat_key_file))
     except Refusal as refusal:
         log.error(
@@ -79,6 +86,23 @@ def _agent_control(path: Path, owner: str) -> Exit:
             exit_code=Exit.CONFIG,
         ) from None
     return agent_control.run(settings, uid, agent_control.Systemctl(), agent_control.Pods())
+
+
+def _stop_agent(path: Path) -> Exit:
+    settings = config.load(path)
+    why = {"node_id": settings.node_id, "reason": "leaving", "requested_at_ms": SystemClock().now_ms()}
+    try:
+        stopped = agent_control.stop_for_good(settings, why, agent_control.Systemctl(), agent_control.Pods())
+    except (ControlError, OSError, subprocess.TimeoutExpired) as error:
+        raise Refusal(
+            "agent_not_stopped",
+            "the agent can't be stopped",
+            found=str(error)[:500],
+            wanted=f"no process of {settings.agent_unit} and its pods",
+            fix="look at what is left with systemctl and ps, as root, and run this again",
+        ) from None
+    print("stopped" if stopped else "found stopped")
+    return Exit.OK
 
 
 async def _serve(path: Path, token_file: Path | None, key_file: Path | None) -> Exit:

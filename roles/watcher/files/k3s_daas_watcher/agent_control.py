@@ -18,7 +18,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,7 @@ log = logs.get_logger(__name__)
 # Together below the 20 s for which the watcher waits.
 STOP_TIMEOUT_S = 8.0
 KILL_TIMEOUT_S = 5.0
+_STOPPED = ("inactive", "failed")
 
 
 class Systemd(Protocol):
@@ -183,20 +184,39 @@ def run(
 
 
 def _stop(config: WatcherConfig, request: Request, systemd: Systemd, pods: Pods) -> str:
+    why = {"node_id": request.node_id, "reason": request.reason, "requested_at_ms": request.requested_at_ms}
+    stop_for_good(config, why, systemd, pods)
+    return f"{config.agent_unit} stopped; {config.stop_marker} keeps it stopped"
+
+
+def stop_for_good(config: WatcherConfig, why: Mapping[str, object], systemd: Systemd, pods: Pods) -> bool:
+    """Stop the agent with its pods and keep it stopped; False when all of that was done before.
+
+    `why` becomes the marker's content. Raises ControlError when a process outlives SIGKILL or the unit
+    doesn't stop, OSError, subprocess.TimeoutExpired; calling it again goes on.
+    """
     marker = Path(config.stop_marker)
     if not marker.exists():
+        marker.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         write_atomic(marker, b"", 0o644)
-    control_group = systemd.show(config.agent_unit).get("ControlGroup", "")
+    before = systemd.show(config.agent_unit)
+    control_group = before.get("ControlGroup", "")
+    if (
+        marker.stat().st_size
+        and before.get("ActiveState") in _STOPPED
+        and not pods.pids(config.agent_unit, control_group)
+    ):
+        return False
     systemd.stop(config.agent_unit, STOP_TIMEOUT_S)
     left = pods.kill(config.agent_unit, control_group, KILL_TIMEOUT_S)
     if left:
         raise ControlError(f"{len(left)} processes of {config.agent_unit} and its pods outlive SIGKILL")
     state = systemd.show(config.agent_unit).get("ActiveState", "")
-    if state not in {"inactive", "failed"}:
+    if state not in _STOPPED:
         raise ControlError(f"{config.agent_unit} is {state or 'in an unknown state'} after it was stopped")
-    why = {"node_id": request.node_id, "reason": request.reason, "requested_at_ms": request.requested_at_ms}
-    write_atomic(marker, json.dumps(why).encode() + b"\n", 0o644)
-    return f"{config.agent_unit} stopped; {config.stop_marker} keeps it stopped"
+    if not marker.stat().st_size:
+        write_atomic(marker, json.dumps(why).encode() + b"\n", 0o644)
+    return True
 
 
 def _restart(config: WatcherConfig, systemd: Systemd) -> str:
