@@ -48,7 +48,7 @@ def test_the_stake_is_asked_for_and_the_node_taken_away_when_the_host_is_out_of_
     assert run.code == 0, run.output
     assert run.changed == {"localhost": 1, "master": 1, "worker-1": 0}
     for words in (
-        "worker-1 can't be reached",
+        "worker-1 is out of reach",
         "Its stake is taken out all the same",
         "The stake of worker-1 is locked until 20",
     ):
