@@ -216,3 +216,16 @@ def test_another_checkouts_fleet_is_not_touched(program: Program, tmp_path: Path
         assert done.returncode == 1
         assert f"belongs to {program.state}" in done.stderr
     assert program.states() == {"a": "running"}
+
+
+def test_a_name_that_another_checkouts_killed_run_left_is_free(program: Program, tmp_path: Path) -> None:
+    program("up", program.pairs[0])
+    for pid in cgroups.processes(program.fleet.cgroup):
+        os.kill(pid, signal.SIGKILL)
+    assert system.wait_until(lambda: not cgroups.processes(program.fleet.cgroup), 10)
+    command = program.command("up", *program.pairs)
+    command[command.index("--state-dir") + 1] = str(tmp_path)
+    try:
+        subprocess.run(command, check=True, timeout=120)
+    finally:
+        subprocess.run([*command[: command.index("up")], "down"], check=True, timeout=60)

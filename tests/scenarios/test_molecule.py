@@ -3,21 +3,26 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from testhosts.names import Fleet
 
 PROJECT = Path(__file__).parents[2]
 SCENARIOS = sorted(path.parent.name for path in (PROJECT / "molecule").glob("*/molecule.yml"))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_scenario(scenario: str) -> None:
+def test_scenario(scenario: str, own_stage: Callable[[str, int], Fleet]) -> None:
     if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
         pytest.skip("test hosts need root and systemd-nspawn: run `make setup` as root")
+    stage = own_stage("m", SCENARIOS.index(scenario))
     done = subprocess.run(
         ["molecule", "test", "--scenario-name", scenario],
         cwd=PROJECT,
+        env=os.environ | {"K3S_DAAS_STAGE": stage.name, "K3S_DAAS_STAGE_SUBNET": str(stage.subnet)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

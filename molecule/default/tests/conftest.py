@@ -12,7 +12,7 @@ import testinfra
 from testinfra.host import Host
 
 PROJECT = Path(__file__).parents[3]
-STAGE = PROJECT / ".state" / os.environ.get("K3S_DAAS_STAGE", "molecule")
+STAGE = PROJECT / ".state" / os.environ["K3S_DAAS_STAGE"]
 
 
 @pytest.fixture(scope="session")

@@ -71,9 +71,12 @@ def others(name: str) -> dict[str, Entry]:
 
 
 def check_owner(fleet: Fleet, state_dir: Path) -> None:
-    """Raise HostsError when the fleet's name belongs to another state directory, say of another checkout."""
+    """Raise HostsError when hosts of the name run for another state directory, say of another checkout.
+
+    A name of which nothing runs is free: who left it there was killed, and may never come back for it.
+    """
     known = entry(fleet.name)
-    if known and known.state_dir != str(state_dir) and Path(known.state_dir).exists():
+    if known and known.state_dir != str(state_dir) and cgroups.processes(fleet.cgroup):
         raise HostsError(
             f"fleet {fleet.name} belongs to {known.state_dir}, not to {state_dir}; choose another "
             f"--fleet and --subnet, or take it down there"
