@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,9 +20,7 @@ from k3s_daas.registry import Deployment, Registry, WorkerStatus
 SUI = 1_000_000_000
 
 
-def nodes(hosts: dict[str, Host]) -> dict[str, Any]:
-    answer = json.loads(hosts["master"].check_output("k3s kubectl get nodes -o json"))
-    return {node["metadata"]["name"]: node for node in answer["items"]}
+Nodes = Callable[[], dict[str, dict[str, Any]]]
 
 
 def ready(node: dict[str, Any]) -> dict[str, Any]:
@@ -32,17 +31,17 @@ async def connect(stage: dict[str, Any]) -> SuiClient:
     return await SuiClient.connect([stage["rpc"]], "localnet", chain_id=stage["chain_id"])
 
 
-async def test_the_cluster_has_exactly_the_worker_that_was_not_slashed(hosts: dict[str, Host]) -> None:
-    found = nodes(hosts)
+async def test_the_cluster_has_exactly_the_worker_that_was_not_slashed(nodes: Nodes) -> None:
+    found = nodes()
     assert set(found) == {"worker-1"}
     assert ready(found["worker-1"])["status"] == "True"
 
 
 async def test_the_chain_took_the_stake_of_the_slashed_worker_only(
-    stage: dict[str, Any], deployment: dict[str, Any]
+    stage: dict[str, Any], deployment: Deployment
 ) -> None:
     async with await connect(stage) as chain:
-        registry = Registry(chain, Deployment(deployment["package_id"], deployment["registry_id"]))
+        registry = Registry(chain, deployment)
         workers = {worker.node_id: worker for worker in await registry.workers()}
         config = await registry.config()
     assert workers["worker-1"].status is WorkerStatus.ACTIVE
@@ -76,13 +75,13 @@ async def test_the_operator_paid_for_each_step_once(stage: dict[str, Any]) -> No
 
 
 async def test_worker_1_stayed_ready_while_worker_2_went(
-    stage: dict[str, Any], deployment: dict[str, Any], hosts: dict[str, Host]
+    stage: dict[str, Any], deployment: Deployment, nodes: Nodes
 ) -> None:
     async with await connect(stage) as chain:
-        registry = Registry(chain, Deployment(deployment["package_id"], deployment["registry_id"]))
+        registry = Registry(chain, deployment)
         slashed = await registry.worker("worker-2")
     assert slashed is not None
-    since = dt.datetime.fromisoformat(ready(nodes(hosts)["worker-1"])["lastTransitionTime"])
+    since = dt.datetime.fromisoformat(ready(nodes()["worker-1"])["lastTransitionTime"])
     assert since.timestamp() * 1000 < slashed.status_changed_at_ms
 
 

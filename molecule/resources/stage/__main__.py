@@ -1,10 +1,10 @@
 """A stage: what demo and tests need around the playbooks, made on this machine.
 
-    python molecule/resources/stage --name demo [--subnet 10.123.1.0/24] up
+    python molecule/resources/stage --name demo [--subnet 10.123.1.0/24] [--workers 2] up
     python molecule/resources/stage --name demo down
     python molecule/resources/stage --name demo logs
 
-`up` makes three hosts (master, worker-1, worker-2), a Sui localnet on their bridge, and a wallet that has
+`up` makes the hosts (master, worker-1, worker-2, …), a Sui localnet on their bridge, and a wallet that has
 SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json, where the inventory reads it. It leaves
 a whole stage alone, and makes one that a killed run left half anew. `down` removes everything, twice is fine.
 `logs` keeps the hosts' journals in .state/logs/NAME.
@@ -37,10 +37,16 @@ def main() -> int:
         help="address range of its hosts, also by the environment variable SUBNET "
         f"(default: the one it has, or {DEFAULT_SUBNET})",
     )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.environ.get("K3S_DAAS_STAGE_WORKERS") or 2,
+        help="how many, also by the environment variable K3S_DAAS_STAGE_WORKERS (default: 2)",
+    )
     parser.add_argument("command", choices=["up", "down", "logs"])
     arguments = parser.parse_args()
-    stage = Stage(arguments.name, arguments.subnet)
     try:
+        stage = Stage(arguments.name, arguments.subnet, arguments.workers)
         {"up": stage.up, "down": stage.down, "logs": stage.logs}[arguments.command]()
     except (StageError, HostsError) as error:
         print(f"stage: {error}", file=sys.stderr)

@@ -18,7 +18,8 @@ from testhosts.names import Fleet
 PROJECT = Path(__file__).resolve().parents[3]
 STATE = PROJECT / ".state"
 DEFAULT_SUBNET = "10.123.1.0/24"
-HOSTS = {"master": 11, "worker-1": 12, "worker-2": 13}  # their places in the subnet
+MASTER_PLACE = 11  # in the subnet; the workers come after it
+MAX_WORKERS = 16
 
 __all__ = ["Stage", "StageError"]
 
@@ -30,8 +31,11 @@ def say(line: str) -> None:
 class Stage:
     """One stage: its name decides its fleet, its folder below .state and its cgroups."""
 
-    def __init__(self, name: str, subnet: ipaddress.IPv4Network | None = None) -> None:
+    def __init__(self, name: str, subnet: ipaddress.IPv4Network | None = None, workers: int = 2) -> None:
+        if not 1 <= workers <= MAX_WORKERS:
+            raise StageError(f"found {workers} workers, wanted 1 to {MAX_WORKERS}")
         self.name = name
+        self.hosts = ["master", *(f"worker-{number}" for number in range(1, workers + 1))]
         # What there is decides how it is taken down, whatever range is wanted now.
         running = registry.entry(name)
         self.running_subnet = ipaddress.IPv4Network(running.subnet) if running else None
@@ -44,7 +48,8 @@ class Stage:
 
     @property
     def addresses(self) -> dict[str, str]:
-        return {name: str(self.subnet.network_address + place) for name, place in HOSTS.items()}
+        first = self.subnet.network_address + MASTER_PLACE
+        return {name: str(first + place) for place, name in enumerate(self.hosts)}
 
     def up(self) -> None:
         binary = k3s.choose(STATE / "k3s")
@@ -88,7 +93,9 @@ class Stage:
         if (running.subnet, running.kubernetes) != (str(self.subnet), binary.real):
             return False
         well = fleet.well_hosts(self.fleet, fleet.FleetPaths(self.folder))
-        return {host.name for host in well} == set(HOSTS) and localnet.has_state(self.folder / "localnet")
+        return {host.name for host in well} == set(self.hosts) and localnet.has_state(
+            self.folder / "localnet"
+        )
 
     def down(self) -> None:
         say(f"taking the stage {self.name} down")

@@ -1,0 +1,165 @@
+"""What the scenarios' tests share, as a pytest plugin.
+
+Hosts and chain are seen from outside, over ssh and the chain's own RPC; playbooks are run by the command that
+an operator types.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from k3s_daas.chain import SuiClient
+from k3s_daas.registry import Deployment, Registry, Worker
+
+PROJECT = Path(__file__).parents[2]
+STAGE = PROJECT / ".state" / os.environ["K3S_DAAS_STAGE"]
+# Molecule wants colours; who reads the output here doesn't.
+_PLAIN = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a playbook's run ended, and all that it printed."""
+
+    code: int
+    output: str
+
+    @property
+    def words(self) -> str:
+        """The output on one line: Ansible folds where it likes."""
+        return " ".join(self.output.split())
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """The recap's count of changed tasks by host."""
+        recap = self.output.rpartition("PLAY RECAP")[2]
+        return {name: int(n) for name, n in re.findall(r"^(\S+) .*?changed=(\d+)", recap, re.MULTILINE)}
+
+
+def _command(playbook: str, arguments: tuple[str, ...]) -> list[str]:
+    program = Path(sys.executable).parent / "ansible-playbook"
+    return [
+        str(program), f"--inventory={PROJECT / 'inventories/local'}", *arguments, f"{PROJECT / playbook}"
+    ]  # fmt: skip
+
+
+def play(playbook: str, *arguments: str) -> Run:
+    """Run `ansible-playbook PLAYBOOK ARGUMENTS`, the playbook's path being the project's, to its end."""
+    done = subprocess.run(
+        _command(playbook, arguments),
+        cwd=PROJECT,
+        env=_PLAIN,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout + done.stderr)
+
+
+def play_killed_at(task: str, playbook: str, *arguments: str) -> None:
+    """SIGKILL for the whole run as soon as its output has `task`, which is when that task begins."""
+    process = subprocess.Popen(
+        _command(playbook, arguments),
+        cwd=PROJECT,
+        env=_PLAIN,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    seen = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            seen.append(line)
+            if task in line:
+                break
+        else:
+            pytest.fail("".join(["the run ended before it was killed:\n", *seen]))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the chain knows of the scenario's registry."""
+
+    stage: dict[str, Any]
+    deployment: Deployment
+
+    def workers(self) -> dict[str, Worker]:
+        """By node id."""
+
+        async def ask(chain: SuiClient) -> list[Worker]:
+            return await Registry(chain, self.deployment).workers()
+
+        return {one.node_id: one for one in self._ask(ask)}
+
+    def balance_mist(self, address: str) -> int:
+        async def ask(chain: SuiClient) -> int:
+            return await chain.balance(address)
+
+        return self._ask(ask)
+
+    def _ask(self, question: Callable[[SuiClient], Any]) -> Any:
+        async def connected() -> Any:
+            stage = self.stage
+            async with await SuiClient.connect(
+                [stage["rpc"]], "localnet", chain_id=stage["chain_id"]
+            ) as chain:
+                return await question(chain)
+
+        return asyncio.run(connected())
+
+
+@pytest.fixture(scope="session")
+def stage() -> dict[str, Any]:
+    """Content of the stage's description, .state/STAGE/stage.json."""
+    return json.loads((STAGE / "stage.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def hosts(stage: dict[str, Any]) -> dict[str, Host]:
+    return {
+        name: testinfra.get_host(f"ssh://root@{name}", ssh_config=stage["ssh_config"])
+        for name in stage["hosts"]
+    }
+
+
+@pytest.fixture(scope="session")
+def deployment(hosts: dict[str, Host]) -> Deployment:
+    """Which contracts the master serves, as its configuration says."""
+    found = json.loads(hosts["master"].check_output("cat /etc/k3s-daas/master.json"))
+    return Deployment(found["package_id"], found["registry_id"])
+
+
+@pytest.fixture(scope="session")
+def chain(stage: dict[str, Any], deployment: Deployment) -> Chain:
+    return Chain(stage, deployment)
+
+
+@pytest.fixture(scope="session")
+def nodes(hosts: dict[str, Host]) -> Callable[[], dict[str, dict[str, Any]]]:
+    """`nodes()`: the cluster's Node objects now, by name."""
+
+    def ask() -> dict[str, dict[str, Any]]:
+        found = json.loads(hosts["master"].check_output("k3s kubectl get nodes -o json"))
+        return {node["metadata"]["name"]: node for node in found["items"]}
+
+    return ask
