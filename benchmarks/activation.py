@@ -99,7 +99,7 @@ async def _one(made: Stage, kube: AsyncClient, name: str, token: str, active: di
     await asyncio.sleep(0.5)
     ready = Node(status=NodeStatus(conditions=[NodeCondition(type="Ready", status="True")]))
     began = time.monotonic()
-    await kube.patch(Node.Status, name, ready, patch_type=PatchType.STRATEGIC)
+    await kube.patch(Node.Status, name, ready, patch_type=PatchType.STRATEGIC)  # type: ignore[type-var]  # says lightkube of a status
 
     async def is_active() -> bool:
         return name in active

@@ -171,7 +171,7 @@ async def _install(made: Stage, net: dict[str, str], more: dict[str, Any]) -> No
     }
     (folder / "master.json").write_text(json.dumps(config))
     tls = folder / "var/lib/rancher/k3s/server/tls"
-    command = [sys.executable, "-m", "k3s_daas_master"]
+    command: list[str | Path] = [sys.executable, "-m", "k3s_daas_master"]
     init = [*command, "init-key", "--config", str(folder / "master.json")]
     done = await asyncio.to_thread(subprocess.run, init, check=True, capture_output=True)
     issue = [

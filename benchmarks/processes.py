@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -14,10 +16,17 @@ from pathlib import Path
 def running(
     command: list[str], log: Path, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is stopped at the end; what it says goes to `log`. `environment` is added to ours."""
+    """A process that is stopped at the end with its children; what it says goes to `log`.
+
+    `environment` is added to ours.
+    """
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=os.environ | (environment or {})
+            command,
+            stdout=output,
+            stderr=output,
+            env=os.environ | (environment or {}),
+            start_new_session=True,
         )
     try:
         yield process
@@ -26,7 +35,11 @@ def running(
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
-            process.kill()
+            pass
+        finally:
+            # Also when it ended by itself: its children may live on, and what is measured next would suffer.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
 
 

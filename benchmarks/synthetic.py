@@ -16,6 +16,7 @@ from typing import NoReturn
 from k3s_daas.chain import CheckpointEvents, Event, Receipt
 from k3s_daas.registry import (
     Master,
+    OpenRequest,
     RegistryConfig,
     SealTokenRecord,
     Snapshot,
@@ -35,29 +36,40 @@ class SyntheticChain:
     """What the master asks of a chain and of a registry.
 
     `commitments` has a line for each owner: those of its one worker's token and of its own token, in hex.
-    While `revoking`, the owners' tokens die one after another; `revoked` counts them.
+    While there is a file `revoking`, the owners' tokens die one after another; the file `revoked` counts.
     """
 
-    def __init__(self, commitments: Path, revocations_per_s: int) -> None:
-        self._commitments = commitments
+    def __init__(self, folder: Path, revocations_per_s: int) -> None:
+        self._commitments = folder / "commitments"
+        self._revoking = folder / "revoking"
+        self._count = folder / "revoked"
         self._revocations_per_s = revocations_per_s
         self._sequence = 1000
-        self.revoking = False
         self.revoked = 0
+
+    endpoint = "http://synthetic.invalid"
+
+    def all_endpoints(self) -> list[SyntheticChain]:
+        return [self]
+
+    async def reference_gas_price(self) -> int:
+        return 1000
 
     async def latest_checkpoint(self) -> tuple[int, int]:
         return self._sequence, _now_ms()
 
     async def checkpoints(
-        self, after: int | None, packages: Iterable[str] | None = None
+        self, after: int | None, packages: Iterable[str] | None = None, digest: str | None = None
     ) -> AsyncGenerator[CheckpointEvents, None]:
         due, last = 0.0, time.monotonic()
         while True:
             await asyncio.sleep(1 / CHECKPOINTS_PER_S)
             passed, last = time.monotonic() - last, time.monotonic()
-            due += self._revocations_per_s * passed if self.revoking else 0.0
+            due += self._revocations_per_s * passed if self._revoking.exists() else 0.0
             events = [self._revoke() for _ in range(int(due))]
             due -= len(events)
+            if events:
+                self._count.write_text(str(self.revoked))
             self._sequence += 1
             yield CheckpointEvents(self._sequence, _now_ms(), events)
 
@@ -67,6 +79,12 @@ class SyntheticChain:
         self.revoked += 1
         kind = f"{PACKAGE_ID}::k8s_gateway::SealTokenRevokedEvent"
         return Event(f"digest{self.revoked}", 0, kind, fields, owner)
+
+    def leave_endpoint(self) -> None:
+        """There is no other."""
+
+    async def balance(self, address: str) -> int:
+        return SUI
 
     async def snapshot(self) -> Snapshot:
         then = _now_ms() - DAY_MS
@@ -92,6 +110,22 @@ class SyntheticChain:
     async def worker(self, node_id: str) -> Worker | None:
         return (await self.snapshot()).workers.get(node_id)
 
+    async def workers_by_id(self, node_ids: Iterable[str]) -> dict[str, Worker]:
+        workers = (await self.snapshot()).workers
+        return {name: workers[name] for name in node_ids if name in workers}
+
+    async def config(self) -> RegistryConfig:
+        return (await self.snapshot()).config
+
+    async def open_requests(self) -> list[OpenRequest]:
+        return []
+
+    async def open_request(self, request_id: int) -> OpenRequest | None:
+        return None
+
+    async def find_cap(self, kind: str, holder: str) -> str | None:
+        return None
+
     async def cap_holder(self, kind: str, cap_id: str) -> str | None:
         return None
 
@@ -99,6 +133,21 @@ class SyntheticChain:
         _refuse()
 
     async def announce_master(self, endpoint: str, api_server: str, ca_hash: bytes) -> Receipt:
+        _refuse()
+
+    async def claim_request(self, request_id: int) -> Receipt:
+        _refuse()
+
+    async def complete_request(self, request_id: int, result_hash: bytes) -> Receipt:
+        _refuse()
+
+    async def time_out_request(self, request_id: int) -> Receipt:
+        _refuse()
+
+    async def propose_slash(self, node_id: str, reason: int, evidence_hash: bytes) -> Receipt:
+        _refuse()
+
+    async def report_ready(self, ready_ms: Mapping[str, int]) -> Receipt:
         _refuse()
 
 

@@ -74,9 +74,9 @@ def measure() -> dict[str, float | int]:
             for server in (master, reference):
                 _load(server, folder, WARM_UP_S)
             for _ in range(ROUNDS):
-                master.process.send_signal(signal.SIGUSR1)  # revocations on …
+                (folder / "revoking").touch()
                 ours.append(_load(master, folder, ROUND_S))
-                master.process.send_signal(signal.SIGUSR1)  # … and off
+                (folder / "revoking").unlink()
                 theirs.append(_load(reference, folder, ROUND_S))
                 print(f"  master    {ours[-1]}\n  reference {theirs[-1]}", flush=True)
             rss_mb = peak_rss_mb(master.process.pid)
@@ -106,8 +106,10 @@ class _Tokens:
 
     @classmethod
     def make(cls) -> _Tokens:
-        made = [[seal.make() for _ in range(OWNERS)] for _ in range(2)]
-        return cls(*made, [seal.make() for _ in range(round(2 * OWNERS * UNKNOWN))])
+        def some(count: int) -> list[str]:
+            return [seal.make() for _ in range(count)]
+
+        return cls(some(OWNERS), some(OWNERS), some(round(2 * OWNERS * UNKNOWN)))
 
     def write(self, folder: Path) -> None:
         """What each side needs: the registry commitments, the yardstick what is known, wrk what to ask."""
@@ -146,8 +148,10 @@ def _load(server: _Running, folder: Path, seconds: int) -> _Round:
         ],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise RuntimeError(f"wrk ended with {done.returncode}: {done.stderr or done.stdout}")
     counted = json.loads(done.stdout.splitlines()[-1])
     if counted["refused"] or counted["failed"] or not counted["requests"]:
         raise RuntimeError(f"{server.url}: not every check was answered: {counted}")
@@ -233,16 +237,9 @@ async def _serve(folder: Path) -> None:
     from k3s_daas_master.store import Store
 
     logs.configure("k3s-daas-master")
-    chain = SyntheticChain(folder / "commitments", REVOCATIONS_PER_S)
-
-    def toggle() -> None:
-        chain.revoking = not chain.revoking
-        (folder / "revoked").write_text(str(chain.revoked))
-
+    chain = SyntheticChain(folder, REVOCATIONS_PER_S)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGUSR1, toggle)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     # A Kubernetes API that nobody serves: the master notes it, tries again, and goes on answering checks.
     nowhere = f"https://127.0.0.1:{free_port()}"
     webhook = f"127.0.0.1:{(folder / 'port').read_text()}"

@@ -48,6 +48,7 @@ from k3s_daas.registry import (
     publish,
 )
 from k3s_daas_localnet import Localnet
+from k3s_daas_watcher import signing
 
 ROOT = Path(__file__).resolve().parents[1]
 SUI = 1_000_000_000
@@ -225,6 +226,7 @@ def _configure(folder: Path, endpoint: str, ids: dict[str, str], port: int, toke
     secret = folder / "seal-token"
     secret.touch(mode=0o600)
     secret.write_text(token)
+    signing.create(folder / "heartbeat.key")
     config: dict[str, Any] = {
         "network": "localnet",
         "endpoints": [endpoint],
@@ -252,6 +254,7 @@ async def _watcher(folder: Path, config: Path) -> AsyncIterator[asyncio.subproce
             sys.executable,
             *command,
             f"--seal-token-file={folder / 'seal-token'}",
+            f"--heartbeat-key-file={folder / 'heartbeat.key'}",
             stderr=log,
         )
     try:
