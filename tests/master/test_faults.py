@@ -6,11 +6,13 @@ import asyncio
 import base64
 import json
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from k3s_daas.registry import WorkerStatus
+from k3s_daas_master.errors import StateError
 from k3s_daas_master.store import Store
 
 FULL = sqlite3.OperationalError("database or disk is full")
@@ -133,3 +135,13 @@ async def test_what_was_recorded_on_the_wire_is_worth_nothing(bench: Any, endpoi
     await turn(bench)
     assert bench.refusal(await send()) == (400, "clock_skew")
     assert bench.state.policy.findings() == []
+
+
+def test_another_releases_state_file_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "master.db") as db:
+        db.execute("PRAGMA user_version = 7")
+    with pytest.raises(StateError, match=r"has schema 7, wanted \d+. Another release wrote it: install that"):
+        Store(tmp_path)
+    with sqlite3.connect(tmp_path / "master.db") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (7,)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from k3s_daas_master.transactions import transaction
 #: Sums of events' marks are kept modulo this.
 MARKS = 1 << 56
 
-_SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE cursor (
     one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint INTEGER NOT NULL, digest TEXT NOT NULL);
@@ -51,6 +51,9 @@ CREATE TABLE findings (
     reason INTEGER NOT NULL, because TEXT NOT NULL, found_ms INTEGER NOT NULL, state TEXT NOT NULL,
     sent_ms INTEGER NOT NULL, detail TEXT NOT NULL, digest TEXT NOT NULL);
 """
+_WHOLE_SCHEMA = f"{_SCHEMA} {_REQUESTS_SCHEMA} {_READY_SCHEMA}"
+# Follows from the text, so that no change of a table forgets it. SQLite has 31 bits for it; 0 is a new file.
+_SCHEMA_VERSION = zlib.crc32(_WHOLE_SCHEMA.encode()) & 0x7FFFFFFF or 1
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,7 @@ class Store:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 self._db.executescript(
-                    f"BEGIN; {_SCHEMA} {_REQUESTS_SCHEMA} {_READY_SCHEMA} "
-                    f"PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
+                    f"BEGIN; {_WHOLE_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;"
                 )
             elif version != _SCHEMA_VERSION:
                 raise StateError(
