@@ -1,4 +1,7 @@
-"""Which k3s a stage runs: $K3S_BINARY, else the pinned release, else the stand-in."""
+"""Which k3s a stage runs: $K3S_BINARY, else the pinned release, else the stand-in.
+
+An upgrade begins with an older one: $K3S_BINARY_OLD, or a stand-in that says it is.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import os
 import platform
 import re
+import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,6 +20,8 @@ from stage.errors import StageError
 
 PROJECT = Path(__file__).resolve().parents[3]
 STAND_IN = PROJECT / "molecule/resources/standin/k3s"
+#: What the stand-in says to be where an upgrade begins.
+STAND_IN_OLD = "v1.33.0+k3s-STAND-IN"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,37 @@ def choose(cache: Path) -> Binary:
     if path.exists() or download(version, sha256, path):
         return Binary(path, True, f"{version}, the pinned release")
     return Binary(STAND_IN, False, "STAND-IN, a test double: no K3S_BINARY is set, and no release can be had")
+
+
+def version(binary: Binary) -> str:
+    """What it says of itself. The stand-in is read: its libraries are the hosts', not this machine's."""
+    if not binary.real:
+        return str(_stand_in_version(binary.path.read_text())[1])
+    try:
+        asked = subprocess.run([binary.path, "--version"], capture_output=True, text=True, timeout=30)
+        return asked.stdout.split()[2]
+    except (OSError, subprocess.TimeoutExpired, IndexError):
+        raise StageError(f"{binary.path} --version says no version; give the path of a k3s") from None
+
+
+def older(binary: Binary, folder: Path) -> Binary | None:
+    """A k3s to begin an upgrade to `binary` with: $K3S_BINARY_OLD, or a stand-in that is made in `folder`."""
+    if binary.real:
+        given = os.environ.get("K3S_BINARY_OLD")
+        return Binary(Path(given).resolve(), True, f"{given} (K3S_BINARY_OLD)") if given else None
+    text = binary.path.read_text()
+    found = _stand_in_version(text)
+    path = folder / "k3s-old"
+    path.write_text(f"{text[: found.start(1)]}{STAND_IN_OLD}{text[found.end(1) :]}")
+    path.chmod(0o755)
+    return Binary(path, False, f"STAND-IN that says it is {STAND_IN_OLD}")
+
+
+def _stand_in_version(text: str) -> re.Match[str]:
+    found = re.search(r'^VERSION = "(\S+)"$', text, re.MULTILINE)
+    if found is None:
+        raise StageError("the stand-in has no line VERSION = …")
+    return found
 
 
 def pinned() -> tuple[str, str]:

@@ -68,6 +68,7 @@ class Stage:
         wallet = self.folder / "operator.key"
         address = localnet.wallet(wallet, net)
         say(f"wallet: {address}")
+        old = k3s.older(binary, self.folder)
         description = {
             "name": self.name,
             "subnet": str(self.subnet),
@@ -79,6 +80,8 @@ class Stage:
             "wallet": str(wallet),
             "operator": address,
             "k3s_binary": str(binary.path),
+            "k3s_version": k3s.version(binary),
+            **({"k3s_old": {"path": str(old.path), "version": k3s.version(old)}} if old else {}),
             "k3s": binary.says,
         }
         temporary = self.description.with_suffix(".new")
