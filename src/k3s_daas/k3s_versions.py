@@ -16,7 +16,8 @@ from typing import Any
 KUBELET_BEHIND = 3
 _SOME = "-e upgrade_workers=NAME,NAME has those to upgrade"
 _VERSION = re.compile(
-    r"v(?P<major>\d+)\.(?P<minor>\d+)\.(?P<patch>\d+)(?:-(?P<pre>[0-9A-Za-z.-]+))?(?:\+k3s(?P<build>\d*)\S*)?"
+    r"v(?P<major>\d+)\.(?P<minor>\d+)\.(?P<patch>\d+)(?:-(?P<pre>[0-9A-Za-z.-]+))?(?:\+k3s(?P<build>\d*)\S*)?",
+    re.ASCII,
 )
 
 
@@ -111,14 +112,23 @@ def _too_old(name: str, version: Version, server: Version) -> str:
     )
 
 
-def plan(looks: Mapping[str, Any], wanted: Mapping[str, Any], server: str) -> dict[str, Any]:
+def plan(looks: Mapping[str, Any], server: str) -> dict[str, Any]:
     """What an upgrade of the hosts in `looks` does, and why it can't.
 
-    `looks` is what roles/k3s_upgrade/files/look.py said on each host, `wanted` has `version` and `sha256` for
-    each, `server` is the master's name; the others are agents. Returns `refusals` (list of sentences),
-    `upgraded` (hosts where the binary or what runs isn't the wanted one yet), `staged` (those of them whose
-    file isn't), `uncordoned` (nodes to take back and nothing else), `lines` (host by host, to show).
+    `looks` is what roles/k3s_upgrade/files/look.py said on each host, with `wanted` (`version` and `sha256`)
+    of the role k3s_binary, or `unreachable` and why. `server` is the master's name; the others are agents.
+    Returns `refusals` (list of sentences), `upgraded` (hosts where the binary or what runs isn't the wanted
+    one yet), `staged` (those of them whose file isn't), `uncordoned` (nodes to take back and nothing else),
+    `lines` (host by host, to show).
     """
+    lost = [
+        f"{name} is out of reach ({' '.join(str(look['unreachable']).split())}); wanted every host there "
+        f"before an upgrade. Make it reachable, or leave a worker out: {_SOME}."
+        for name, look in looks.items()
+        if "unreachable" in look
+    ]
+    if lost:
+        return {"refusals": lost, "upgraded": [], "staged": [], "uncordoned": [], "lines": []}
     nodes: Mapping[str, Any] | None = looks[server]["nodes"]
     agents = [name for name in looks if name != server]
     running = {server: looks[server]["running"]}
@@ -129,7 +139,7 @@ def plan(looks: Mapping[str, Any], wanted: Mapping[str, Any], server: str) -> di
         now = running[name] or (look["installed"] or {}).get("version")
         try:
             steps[name] = Step(
-                name, Version.parse(now) if now else None, Version.parse(wanted[name]["version"])
+                name, Version.parse(now) if now else None, Version.parse(look["wanted"]["version"])
             )
         except ValueError as error:
             problems.append(f"{name}: {error}.")
@@ -143,12 +153,12 @@ def plan(looks: Mapping[str, Any], wanted: Mapping[str, Any], server: str) -> di
     staged = [
         name
         for name, look in looks.items()
-        if (look["installed"] or {}).get("sha256") != wanted[name]["sha256"]
+        if (look["installed"] or {}).get("sha256") != look["wanted"]["sha256"]
     ]
     upgraded = [
         name
         for name, look in looks.items()
-        if name in staged or look["unfinished"] or running[name] != wanted[name]["version"]
+        if name in staged or look["unfinished"] or running[name] != look["wanted"]["version"]
     ]
     taken_back = [
         name
@@ -160,7 +170,7 @@ def plan(looks: Mapping[str, Any], wanted: Mapping[str, Any], server: str) -> di
         now = running[name] or (looks[name]["installed"] or {}).get("version") or "nothing"
         again = " (a run was interrupted here)" if looks[name]["unfinished"] else ""
         if name in upgraded:
-            lines.append(f"{name}: {now} -> {wanted[name]['version']}{again}")
+            lines.append(f"{name}: {now} -> {looks[name]['wanted']['version']}{again}")
         else:
             lines.append(
                 f"{name}: {now}, nothing to do{', but to uncordon it' if name in taken_back else ''}"

@@ -345,6 +345,12 @@ def test_kubectl_commands(shared: Any, kube: Client) -> None:
     )
     assert shared.run("kubectl", "drain", "by-kubectl", "--ignore-daemonsets", "--force").returncode == 0
     assert "SchedulingDisabled" in shared.run("kubectl", "get", "nodes").stdout
+    mark = '{"metadata":{"annotations":{"a/b":"c"}},"spec":{"unschedulable":null}}'
+    patch = ("kubectl", "patch", "node", "by-kubectl", "--type=merge", f"--patch={mark}")
+    assert shared.run(*patch).stdout == "node/by-kubectl patched\n"
+    assert shared.run(*patch).stdout == "node/by-kubectl patched (no change)\n"
+    patched = kube.get(Node, "by-kubectl")
+    assert (patched.metadata.annotations, patched.spec.unschedulable) == ({"a/b": "c"}, None)
     assert shared.run("kubectl", "delete", "node/by-kubectl").returncode == 0
     gone = shared.run("kubectl", "get", "node", "by-kubectl", "--ignore-not-found", "--output=name")
     assert (gone.returncode, gone.stdout) == (0, "")

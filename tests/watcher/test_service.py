@@ -382,6 +382,7 @@ def systemctl(tmp_path, monkeypatch):
     ("unit", "wanted"),
     [
         ("activating", AgentState.STARTING),
+        ("deactivating", AgentState.STARTING),
         ("failed", AgentState.UNHEALTHY),
         ("inactive", AgentState.UNHEALTHY),
         ("", AgentState.UNKNOWN),

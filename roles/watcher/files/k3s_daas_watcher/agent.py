@@ -14,7 +14,8 @@ PROBE_TIMEOUT_S = 3.0
 
 class AgentState(StrEnum):
     HEALTHY = "healthy"
-    # Left alone: it waits for its server, and a restart would only make it wait from the beginning.
+    # Left alone: it waits for its server, and a restart would only make it wait from the beginning; or
+    # somebody is stopping or restarting it, as an upgrade does, and has an eye on it.
     STARTING = "starting"
     UNHEALTHY = "unhealthy"
     # systemd didn't say; an unknown agent is not restarted on a guess.
@@ -44,7 +45,7 @@ class KubeletProbe:
 
     async def look(self) -> AgentReport:
         state = await self._unit_state()
-        if state in {"activating", "reloading"}:
+        if state in {"activating", "deactivating", "reloading"}:
             return AgentReport(AgentState.STARTING, f"{self._unit} is {state}")
         if state != "active":
             kind = AgentState.UNKNOWN if state == "" else AgentState.UNHEALTHY

@@ -1,0 +1,108 @@
+"""What playbooks/upgrade.yml asks for before any host is asked, and which k3s the role k3s_binary lets in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+INVENTORY = {
+    "k3s_daas_master": {"hosts": {"master": None}},
+    "k3s_daas_workers": {"hosts": {"worker-1": None, "worker-2": None}},
+}
+
+
+def ansible(folder: Path, playbook: Path, inventory: dict[str, Any], *arguments: str) -> tuple[int, str]:
+    """(exit code, output as one line)."""
+    (folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
+    command = [Path(sys.executable).parent / "ansible-playbook", playbook, "-i", folder / "inventory.yml"]
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=PROJECT,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("worker-9", "Found worker-9 in upgrade_workers"),
+        ("worker-1,master", "Found master in upgrade_workers"),
+        # A pattern is a name like any other.
+        ("all", "Found all in upgrade_workers"),
+    ],
+)
+def test_it_takes_workers_of_the_inventory(tmp_path: Path, given: str, found: str) -> None:
+    code, output = ansible(
+        tmp_path, PROJECT / "playbooks/upgrade.yml", INVENTORY, f"--extra-vars=upgrade_workers={given}"
+    )
+    assert code != 0
+    assert found in output
+    assert "wanted names of k3s_daas_workers (which are worker-1, worker-2)" in output
+    assert "Look at every host" not in output
+
+
+def test_a_host_that_is_out_of_reach_ends_it(tmp_path: Path) -> None:
+    # Nothing listens there.
+    unreachable = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    inventory = {
+        group: {"hosts": dict.fromkeys(hosts["hosts"], unreachable)} for group, hosts in INVENTORY.items()
+    }
+    code, output = ansible(tmp_path, PROJECT / "playbooks/upgrade.yml", inventory)
+    assert code != 0
+    for name in ("master", "worker-1", "worker-2"):
+        assert f"{name} is out of reach (Task failed: Failed to connect to the host via ssh" in output
+    assert "-e upgrade_workers=NAME,NAME has those to upgrade." in output
+    assert "Nothing was changed." in output
+    assert "Bring the new k3s" not in output
+
+
+class TestWanted:
+    """What the role k3s_binary says is wanted, for a file on the control node."""
+
+    PLAY: list[dict[str, Any]] = [  # noqa: RUF012
+        {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "tasks": [
+                {"set_fact": {"ansible_facts": {"service_mgr": "systemd", "architecture": "x86_64"}}},
+                {"include_role": {"name": "k3s_binary", "tasks_from": "wanted"}},
+                {"debug": {"msg": "{{ k3s_binary_wanted | to_json }}"}},
+            ],
+        }
+    ]
+
+    def wanted(self, folder: Path, script: str, **given: str) -> tuple[int, str]:
+        binary = folder / "k3s of mine"
+        binary.write_text(script)
+        binary.chmod(0o755)
+        (folder / "play.yml").write_text(yaml.safe_dump(self.PLAY))
+        variables = json.dumps({"k3s_binary_path": str(binary), **given})
+        return ansible(folder, folder / "play.yml", {}, f"--extra-vars={variables}")
+
+    def test_the_file_says_its_version(self, tmp_path: Path) -> None:
+        script = "#!/bin/sh\necho 'k3s version v1.34.2+k3s1 (0123abcd)'\n"
+        code, output = self.wanted(tmp_path, script)
+        assert code == 0, output
+        assert "v1.34.2+k3s1" in output
+        assert hashlib.sha256(script.encode()).hexdigest() in output
+
+    def test_a_file_that_does_not_run_here_needs_words(self, tmp_path: Path) -> None:
+        code, output = self.wanted(tmp_path, "#!/bin/sh\nexit 1\n")
+        assert code != 0
+        code, output = self.wanted(tmp_path, "#!/bin/sh\nexit 1\n", k3s_binary_wanted_version="v1.34.2+k3s1")
+        assert code == 0, output
+        assert "v1.34.2+k3s1" in output
