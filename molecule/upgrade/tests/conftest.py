@@ -110,7 +110,7 @@ def story(
     killed_at_agent = look()
     finished = play(UPGRADE), look()
     again = play(UPGRADE), look()
-    older = json.dumps({"k3s_binary_path": stage["k3s_old"]["path"], "k3s_binary_wanted_version": old})
+    older = json.dumps({"k3s_binary_path": stage["k3s_old"]["path"], "k3s_binary_version": old})
     return Story(
         old,
         new,
