@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 K3S = "/usr/local/bin/k3s"
 # Made before the binary is replaced, removed when the new one runs.
@@ -59,10 +60,14 @@ look = {
 }
 if sys.argv[1:] == ["server"]:
     version, look["detail"] = run("kubectl", "get", "--raw", "/version", "--request-timeout=10s")
-    nodes = None
-    if version is not None:
+    # Nodes that have just lost their server come back within 10 s.
+    for _ in range(4) if version is not None else ():
         look["running"] = json.loads(version)["gitVersion"]
         nodes, look["detail"] = run("kubectl", "get", "nodes", "--output=json", "--request-timeout=10s")
-    if nodes is not None:
+        if nodes is None:
+            break
         look["nodes"] = {one["metadata"]["name"]: node(one) for one in json.loads(nodes)["items"]}
+        if all(one["ready"] for one in look["nodes"].values()):
+            break
+        time.sleep(4)
 print(json.dumps(look))
