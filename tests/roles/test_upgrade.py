@@ -104,3 +104,15 @@ class TestWanted:
         code, output = self.wanted(tmp_path, "#!/bin/sh\nexit 1\n", k3s_binary_version="v1.34.9+k3s1")
         assert code == 0, output
         assert "v1.34.9+k3s1" in output
+
+
+def test_what_the_role_leaves_is_known_to_those_who_look_for_it() -> None:
+    role = PROJECT / "roles/k3s_upgrade"
+    mine = yaml.safe_load((role / "vars/main.yml").read_text())
+    look = (role / "files/look.py").read_text()
+    assert f'CORDONED = "{mine["_k3s_upgrade_annotation"]}"' in look
+    assert list(mine["_k3s_upgrade_cordon"]["metadata"]["annotations"]) == [mine["_k3s_upgrade_annotation"]]
+    assert list(mine["_k3s_upgrade_uncordon"]["metadata"]["annotations"]) == [mine["_k3s_upgrade_annotation"]]
+    cleared = yaml.safe_load((role / "tasks/clear.yml").read_text())[0]["loop"]
+    wiped = yaml.safe_load((PROJECT / "roles/wipe/vars/main.yml").read_text())["_wipe_paths"]
+    assert [path for path in cleared if not path.startswith(tuple(wiped))] == []
