@@ -94,7 +94,9 @@ class TestWanted:
         return ansible(folder, folder / "play.yml", {}, f"--extra-vars={variables}")
 
     def test_the_file_says_its_version(self, tmp_path: Path) -> None:
-        script = "#!/bin/sh\necho 'k3s version v1.34.2+k3s1 (0123abcd)'\n"
+        script = (
+            '#!/bin/sh\necho "$(basename "$0") version v1.34.2+k3s1 (0123abcd)"; echo go version go1.26.8\n'
+        )
         code, output = self.wanted(tmp_path, script)
         assert code == 0, output
         assert "v1.34.2+k3s1" in output

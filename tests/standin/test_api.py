@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -363,3 +365,12 @@ def test_unknown_options_are_named_and_a_server_with_agent_is_refused(start_clus
     refused = cluster.run("server", "--config", "/dev/null")
     assert refused.returncode != 0
     assert "disable-agent" in refused.stderr
+
+
+def test_it_calls_itself_by_its_files_name_as_k3s_does(shared: Any, tmp_path: Path) -> None:
+    assert shared.run("--version").stdout.startswith("k3s version v1.")
+    other = tmp_path / "k3s.next"
+    other.write_text((Path(__file__).parents[2] / "molecule/resources/standin/k3s").read_text())
+    said = subprocess.run([sys.executable, other, "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("k3s.next version v1.")
+    assert "STAND-IN" in said.stdout

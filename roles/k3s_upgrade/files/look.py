@@ -36,7 +36,7 @@ def installed():
     with open(K3S, "rb") as file:  # noqa: PTH123
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-    said = re.search(r"k3s version (\S+)", run("--version")[0] or "")
+    said = re.search(r"version (v\S+)", run("--version")[0] or "")
     return {"version": said[1] if said else None, "sha256": digest.hexdigest()}
 
 
