@@ -168,7 +168,9 @@ def plan(looks: Mapping[str, Any], server: str) -> dict[str, Any]:
     lines = []
     for name in looks:
         now = running[name] or (looks[name]["installed"] or {}).get("version") or "nothing"
-        again = " (a run was interrupted here)" if looks[name]["unfinished"] else ""
+        again = " (another build of it)" if now == looks[name]["wanted"]["version"] else ""
+        if looks[name]["unfinished"]:
+            again = " (a run was interrupted here)"
         if name in upgraded:
             lines.append(f"{name}: {now} -> {looks[name]['wanted']['version']}{again}")
         else:

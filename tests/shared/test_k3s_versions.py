@@ -170,6 +170,7 @@ class TestPlan:
             w2=look(installed=INSTALLED),
         )
         assert (found["refusals"], found["staged"], found["upgraded"]) == ([], ["master"], ["master"])
+        assert found["lines"][0] == f"master: {NEW} -> {NEW} (another build of it)"
 
     def test_a_binary_that_was_replaced_and_not_started_is_started(self) -> None:
         found = planned(w1=look(installed=INSTALLED))

@@ -100,7 +100,7 @@ def story(
     before = look()
     checked = play(UPGRADE, "--check"), look()
     server_died = play(UPGRADE, with_dying("k3s_daas_master", "master", SERVER_THAT_DIES)), look()
-    play_killed_at("TASK [k3s_upgrade : Restart the server", UPGRADE)
+    play_killed_at("TASK [k3s_upgrade : Start the server", UPGRADE)
     killed_at_server = hosts["master"].run("systemctl is-active k3s k3s-daas-master; k3s --version").stdout
     # Somebody has a reason of their own to keep pods from it; it is none of the upgrade's.
     hosts["master"].run("systemctl start k3s; k3s kubectl cordon worker-1")
