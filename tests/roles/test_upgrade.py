@@ -115,6 +115,7 @@ def test_what_the_role_leaves_is_known_to_those_who_look_for_it() -> None:
     assert f'CORDONED = "{mine["_k3s_upgrade_annotation"]}"' in look
     assert list(mine["_k3s_upgrade_cordon"]["metadata"]["annotations"]) == [mine["_k3s_upgrade_annotation"]]
     assert list(mine["_k3s_upgrade_uncordon"]["metadata"]["annotations"]) == [mine["_k3s_upgrade_annotation"]]
-    cleared = yaml.safe_load((role / "tasks/clear.yml").read_text())[0]["loop"]
     wiped = yaml.safe_load((PROJECT / "roles/wipe/vars/main.yml").read_text())["_wipe_paths"]
-    assert [path for path in cleared if not path.startswith(tuple(wiped))] == []
+    assert [
+        path for path in mine["_k3s_upgrade_files"] if not {path, *map(str, Path(path).parents)} & {*wiped}
+    ] == []
