@@ -320,6 +320,7 @@ def test_only_the_standard_library(repository: Path) -> None:
         "ansible.module_utils.k3s_daas_encryption": "module_utils/k3s_daas_encryption.py",
         "k3s_encryption": "library/k3s_encryption.py",
         "k3s_secrets": "library/k3s_secrets.py",
+        "k3s_server_token": "library/k3s_server_token.py",
     }
     given = [f"{name}={repository / path}" for name, path in parts.items()]
     done = subprocess.run(

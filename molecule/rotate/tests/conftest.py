@@ -64,6 +64,7 @@ class Look:
     ready: tuple[str, str]
     restarted: str
     seal_token: str
+    generation: int
     server_token: str
     # File name → (mode, content).
     kept: dict[str, tuple[int, str]]
@@ -167,6 +168,9 @@ def look(
         return Look(
             ready=ready(),
             restarted=master.check_output("systemctl show -P ExecMainStartTimestampMonotonic k3s"),
+            generation=json.loads(worker.check_output("curl -s http://127.0.0.1:10280/api/v1/staking"))[
+                "token"
+            ]["generation"],
             seal_token=worker.check_output("cat /etc/k3s-daas/seal-token").strip(),
             server_token=master.check_output(f"cat {TOKEN}").strip(),
             kept=kept(),
@@ -193,7 +197,7 @@ def story(hosts: dict[str, Host], look: Callable[[], Look], asked: Callable[...,
     seal_killed = killed("seal_tokens", "TASK [watcher : Make it the live one")
     seal = rotated("seal_tokens")
     # In the file, and not yet the running server's.
-    token_killed = killed("server_token", "TASK [k3s_server : Keep the new one too")
+    token_killed = killed("server_token", "RUNNING HANDLER [k3s_server : Restart k3s with what was rotated")
     assert [asked(one.server_token) for one in (before, token_killed)] == [405, 401], (
         "the old one still works"
     )
