@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ansible.module_utils
 import pytest
 import pytest_asyncio
 from ansible.module_utils.testing import patch_module_args
@@ -38,9 +39,7 @@ def load(path: Path, name: str) -> ModuleType:
 @pytest.fixture(scope="session")
 def ansible_module() -> Callable[[str], ModuleType]:
     """Loads library/<name>.py, with module_utils where Ansible puts them."""
-    for path in (REPOSITORY / "module_utils").glob("*.py"):
-        if (shared := f"ansible.module_utils.{path.stem}") not in sys.modules:
-            load(path, shared)
+    ansible.module_utils.__path__.append(str(REPOSITORY / "module_utils"))
     loaded: dict[str, ModuleType] = {}
 
     def get(name: str) -> ModuleType:

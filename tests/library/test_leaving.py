@@ -209,7 +209,7 @@ async def test_an_interrupted_rotation_is_named(fleet: Any) -> None:
     assert not (await fleet("sui_stake", workers=[entry]))["failed"]  # not on-chain yet: nothing is wrong
     await fleet.registry.rotate_worker_token("worker-1", waiting, await fleet.registry.clock_ms() + 60_000)
     result = await fleet("sui_stake", workers=[entry])
-    assert "Run playbooks/rotate.yml, which finishes it" in result["msg"]
+    assert "Run playbooks/rotate.yml -e rotate=seal_tokens, which finishes it" in result["msg"]
 
 
 async def test_a_stake_is_raised_to_what_is_wanted_and_never_lowered(fleet: Any) -> None:

@@ -216,7 +216,7 @@ async def test_a_rotation_killed_after_the_chain_knows_is_finished(new_host: Any
     await host.chain(made)
     # Killed here: the live secret is dead, the good one waits.
     staked = await host.operator("sui_stake", workers=[await host.seal("present")])
-    assert "rotate.yml, which finishes it" in staked["msg"]
+    assert "rotate.yml -e rotate=seal_tokens, which finishes it" in staked["msg"]
     assert await host.rotate() == (2, False)  # nothing is sent twice
     assert await agrees(host)
     assert not (await host.operator("sui_stake", workers=[await host.seal("present")]))["failed"]

@@ -1,5 +1,6 @@
 """The join checks of the k3s stand-in are real: what it accepts and refuses, k3s accepts and refuses."""
 
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -221,3 +222,35 @@ def test_a_random_password_keeps_a_removed_name_taken(cluster: Any, wait: Wait) 
     wait(lambda: missing(cluster, Secret, name))
     cluster.add_password("worker-1", join.node_password())
     assert ask(cluster, "worker-1", "its own", token=token).status_code == 403
+
+
+def test_the_server_token_is_rotated_and_the_old_one_goes_with_the_next_start(cluster: Any) -> None:
+    """Held against k3s 1.34.10, by molecule/rotate: it reads its passwords when it starts."""
+    file = cluster.root / "var/lib/rancher/k3s/server/token"
+    old = file.read_text().strip()
+    assert re.fullmatch(f"K10{cluster.ca_hash.hex()}::server:[0-9a-f]{{32}}", old)
+    assert file.stat().st_mode & 0o777 == 0o600
+
+    def asked(token: str) -> int:
+        """405: it is the server's token, and GET is no way to change it."""
+        user, _, password = token.rpartition("::")[2].partition(":")
+        with cluster.http() as client:
+            return client.get("/v1-k3s/token", auth=(user, password)).status_code
+
+    assert (asked(old), asked(old + "0"), asked("node:" + old.rpartition(":")[2])) == (405, 401, 401)
+    done = cluster.run("token", "rotate", f"--server={cluster.url}")
+    assert "Token rotated, restart k3s nodes" in done.stdout, done.stderr
+    new = file.read_text().strip()
+    assert new != old
+    assert new.rpartition("::")[0] == old.rpartition("::")[0]
+    assert new.rpartition(":")[2] not in done.stdout + done.stderr
+    assert (asked(old), asked(new)) == (405, 401)
+    cluster.server.stop()
+    cluster.start_server()
+    assert (asked(old), asked(new)) == (401, 405)
+    assert file.read_text().strip() == new
+
+
+def test_a_bootstrap_token_changes_no_server_token(cluster: Any) -> None:
+    with cluster.http(cluster.add_token()) as client:
+        assert client.put("/v1-k3s/token", json={"newToken": "x"}).status_code == 403

@@ -14,7 +14,12 @@ from testinfra.host import Host
 PROJECT = Path(__file__).parents[3]
 
 # Where each secret belongs. Nothing else on any host may hold it, unless only root can read it there.
-ON_MASTER = ["/var/lib/k3s-daas-master/sui.key", "/etc/rancher/k3s/agent-token"]
+ON_MASTER = [
+    "/var/lib/k3s-daas-master/sui.key",
+    "/etc/rancher/k3s/agent-token",
+    "/var/lib/rancher/k3s/server/token",
+]
+ENCRYPTION = "/etc/rancher/k3s/encryption.json"
 ON_WORKERS = ["/etc/k3s-daas/seal-token", "/etc/rancher/node/password", "/etc/rancher/k3s/join-token"]
 
 
@@ -32,9 +37,12 @@ def secrets(hosts: dict[str, Host], stage: dict[str, Any]) -> dict[str, str]:
             text = host.check_output(f"cat {path}").strip()
             assert len(text) >= 16, path
             found[f"{name}:{path}"] = text
-            if path.endswith("join-token"):  # the part that is secret also without the CA's hash
-                found[f"{name}:{path} (bare)"] = text.rpartition("::")[2]
-    return found
+            if path.endswith("token"):  # the part that is secret also without the CA's hash
+                found[f"{name}:{path} (bare)"] = text.rpartition(":")[2]
+    config = json.loads(hosts["master"].check_output(f"cat {ENCRYPTION}"))
+    (provider,) = config["resources"][0]["providers"]
+    (key,) = provider["aesgcm"]["keys"]
+    return found | {f"master:{ENCRYPTION}": key["secret"]}
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +78,7 @@ def test_no_secret_on_a_host(
 
 @pytest.mark.parametrize("name", ["master", "worker-1", "worker-2"])
 def test_secrets_are_their_owners_alone(hosts: dict[str, Host], name: str) -> None:
-    for path in ON_MASTER if name == "master" else ON_WORKERS:
+    for path in [*ON_MASTER, ENCRYPTION] if name == "master" else ON_WORKERS:
         assert hosts[name].file(path).mode == 0o600, path
 
 

@@ -13,7 +13,7 @@ DAY_MS = 86_400_000
 EXPIRES_SOON_MS = 14 * DAY_MS
 #: Heartbeats come every 30 s.
 HEARD_LATELY_MS = 65_000
-_ROTATE = "run playbooks/rotate.yml"
+_ROTATE = "run playbooks/rotate.yml -e rotate=seal_tokens"
 _STAKE = "run playbooks/workers.yml, which makes the token and stakes"
 
 

@@ -212,9 +212,8 @@ def plan(
             raise CantStake(
                 f"A rotation of worker {worker.node_id}'s seal token was interrupted: found the new "
                 "secret (generation "
-                f"{token.generation}) on-chain, and on the host still waiting. Run playbooks/rotate.yml, "
-                "which "
-                "finishes it."
+                f"{token.generation}) on-chain, and on the host still waiting. "
+                "Run playbooks/rotate.yml -e rotate=seal_tokens, which finishes it."
             )
         elif token.commitment != worker.commitment:
             found = worker.commitment.hex() if worker.commitment else "no secret"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 #: A seal token is to be rotated this long before it expires.
 EXPIRES_SOON_MS = 14 * 86_400_000
+_ROTATE = "Run playbooks/rotate.yml -e rotate=seal_tokens."
 #: An endpoint whose newest checkpoint is older than this lags.
 _LAGS_MS = 30_000
 _NAMED = 5
@@ -78,10 +79,10 @@ def _of_the_tokens(state: State) -> Iterator[Alert]:
     now = state.view.now_ms()
     expired, soon = expiring(state, now)
     if expired:
-        text = f"{len(expired)} expired: {_some(expired)}. Run playbooks/rotate.yml."
+        text = f"{len(expired)} expired: {_some(expired)}. {_ROTATE}"
         yield Alert(severity="warning", what="seal tokens", text=text)
     if soon:
-        text = f"{len(soon)} expire within 14 days: {_some(soon)}. Run playbooks/rotate.yml."
+        text = f"{len(soon)} expire within 14 days: {_some(soon)}. {_ROTATE}"
         yield Alert(severity="info", what="seal tokens", text=text)
 
 

@@ -20,6 +20,7 @@ log = logs.get_logger(__name__)
 # A chain view older than this is one that others act on too: the master lets nobody new in.
 STALE_MS = 60_000
 TOKEN_EXPIRES_SOON_MS = 14 * 86_400_000
+_ROTATE = "run playbooks/rotate.yml -e rotate=seal_tokens"
 # These don't pass by themselves.
 _WRONG = {Outcome.WRONG_NETWORK, Outcome.NO_REGISTRY}
 # What the last failed heartbeat means, by its exit code.
@@ -128,6 +129,6 @@ def _records(config: WatcherConfig, state: State, live: Live, now_ms: int) -> di
         "slash_proposed": "a slash is proposed: see the appeal window on-chain"
         if live.slash_proposed
         else "",
-        "token_expired": "run playbooks/rotate.yml" if expired else "",
-        "token_expires_soon": f"in {days} days: run playbooks/rotate.yml" if soon else "",
+        "token_expired": _ROTATE if expired else "",
+        "token_expires_soon": f"in {days} days: {_ROTATE}" if soon else "",
     }

@@ -94,18 +94,20 @@ def check_worker(config: WatcherConfig, view: View, token: str, now_ms: int) -> 
             "token_mismatch",
             f"generation {record.generation} on-chain has commitment {record.commitment.hex()[:12]}…, this "
             f"host's token has {commitment.hex()[:12]}…",
-            "run playbooks/rotate.yml for this worker, or restore its seal token file",
+            "run playbooks/rotate.yml -e rotate=seal_tokens for this worker, or restore its seal token file",
         )
     if record.revoked:
         raise _token_refusal(
-            "token_revoked", f"generation {record.generation} is revoked", "run playbooks/rotate.yml"
+            "token_revoked",
+            f"generation {record.generation} is revoked",
+            "run playbooks/rotate.yml -e rotate=seal_tokens",
         )
     if record.expires_at_ms <= now_ms:
         raise _token_refusal(
             "token_expired",
             f"generation {record.generation} expired {when(record.expires_at_ms)}, this host's clock says "
             f"{when(now_ms)}",
-            "run playbooks/rotate.yml, or correct the clock",
+            "run playbooks/rotate.yml -e rotate=seal_tokens, or correct the clock",
         )
     if master is None or not master.endpoint or not master.api_server:
         raise Refusal(
