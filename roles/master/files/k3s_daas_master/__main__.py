@@ -10,6 +10,8 @@ from pathlib import Path
 
 from k3s_daas import logs
 from k3s_daas.chain import ChainError, Key
+from k3s_daas_master.backups import command as backups
+from k3s_daas_master.backups.places import BackupError
 from k3s_daas_master.certificate import CertificateError, Issued, issue
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import ClusterError
@@ -30,13 +32,15 @@ def main(arguments: list[str] | None = None) -> int:
             return _issue_certificate(options)
         if options.command == "issue-kubeconfig":
             return _issue_kubeconfig(options)
+        if options.command == "backup":
+            return backups.run(options)
         config = load(options.config)
         if options.command == "init-key":
             return _init_key(config)
         if options.command == "acknowledge-gap":
             return _acknowledge_gap(config)
         return _serve(config)
-    except (ConfigError, StateError, ClusterError, ChainError, CertificateError) as error:
+    except (BackupError, ConfigError, StateError, ClusterError, ChainError, CertificateError) as error:
         print(logs.redact(f"k3s-daas-master {options.command}: {error}"), file=sys.stderr)
         return EXIT_CONFIG if isinstance(error, ConfigError) else 1
 
@@ -72,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     kubeconfig.add_argument("--server", required=True, help="the API server, https://host:port")
     kubeconfig.add_argument("--out", type=Path, required=True, help="the kubeconfig to write")
     kubeconfig.add_argument("--owner", help="user who may read it (default: whoever runs this)")
+    backups.add_arguments(commands.add_parser("backup", help="make, check and restore backups (as root)"))
     return parser
 
 

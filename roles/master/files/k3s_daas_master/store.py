@@ -235,3 +235,11 @@ class Store:
     def removals(self) -> dict[str, int | None]:
         """Every removal ever asked for, with the ms at which it was done."""
         return dict(self._db.execute("SELECT node_id, done_ms FROM removals").fetchall())
+
+    # -- findings (kept by the policy) --------------------------------------------------------------------
+
+    def drop_waiting_findings(self, detail: str) -> int:
+        """None of those that wait is proposed; returns how many there were."""
+        return self._db.execute(
+            "UPDATE findings SET state = 'dropped', detail = ? WHERE state = 'waiting'", (detail,)
+        ).rowcount
