@@ -98,6 +98,13 @@ def test_a_manifest_that_says_something_else_is_refused(host, values: dict[str, 
         })  # fmt: skip
 
 
+def test_a_store_of_another_release_is_refused_before_anything_is_stopped(host) -> None:
+    host.store.db.execute("PRAGMA user_version=7")
+    backup = host.back_up()
+    with pytest.raises(BackupError, match="has another schema than this release's"):
+        check(backup, **wanted(backup))
+
+
 def test_a_directory_without_manifest_is_no_backup(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="Wanted a backup's directory"):
         manifests.load(tmp_path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,12 @@ CREATE TABLE findings (
 _WHOLE_SCHEMA = f"{_SCHEMA} {_REQUESTS_SCHEMA} {_READY_SCHEMA}"
 # Follows from the text, so that no change of a table forgets it. SQLite has 31 bits for it; 0 is a new file.
 _SCHEMA_VERSION = zlib.crc32(_WHOLE_SCHEMA.encode()) & 0x7FFFFFFF or 1
+
+
+def fits(path: Path) -> bool:
+    """Whether this release can use the store in this file, which nobody has open. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        return bool(db.execute("PRAGMA user_version").fetchone()[0] == _SCHEMA_VERSION)
 
 
 @dataclass(frozen=True)

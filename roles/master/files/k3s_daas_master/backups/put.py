@@ -13,9 +13,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from k3s_daas_master import store
 from k3s_daas_master.backups import aftermath
 from k3s_daas_master.backups import manifest as manifests
-from k3s_daas_master.backups.manifest import TIME, Manifest
+from k3s_daas_master.backups.manifest import STORE, TIME, Manifest
 from k3s_daas_master.backups.places import BackupError, Places, have_folder, new_file
 
 #: k3s reads it over its config.yaml.
@@ -41,6 +42,11 @@ def check(backup: Path, *, registry_id: str, chain_id: str, ca_hash: str, k3s_ve
             "release or a newer one, as an older one may not read it. Set k3s_binary_version."
         )
     manifests.verify(backup, found)
+    if not store.fits(backup / STORE):
+        raise BackupError(
+            f"The service's store in {backup} has another schema than this release's; wanted the release "
+            f"that made it ({found.k3s_daas_version}). Restore with that one, then go on to this."
+        )
     return found
 
 
