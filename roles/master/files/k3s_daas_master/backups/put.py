@@ -89,13 +89,14 @@ def put(
             _move_aside(places, now().strftime(TIME))
             # From here on what is there is the backup, or half of it.
             _write(places.drop_in, _LOOPBACK)
-        for staged, place in ((server, places.server), (master, places.master)):
-            shutil.rmtree(place, ignore_errors=True)
-            staged.rename(place)
         for entry in manifest.files:
             folder, _, below = entry.path.partition("/")
             if folder == "etc":
                 _copy(backup / entry.path, places.etc / below, entry.modified_ns)
+        # The wallet last: a host that reboots before has no master to announce a cluster made by chance.
+        for staged, place in ((server, places.server), (master, places.master)):
+            shutil.rmtree(place, ignore_errors=True)
+            staged.rename(place)
         os.sync()
     except OSError as error:
         raise BackupError(
@@ -116,13 +117,13 @@ def finish(places: Places) -> bool:
 
 
 def _move_aside(places: Places, name: str) -> None:
-    """Each within its own file system where that works; the one below /var/lib/rancher may be a disk's."""
-    if places.server.exists():
-        places.server.rename(_beside(places.server, f"replaced-{name}"))
+    """The wallet first. The server's files stay on their file system, which may be a disk of its own."""
     if places.master.exists() and any(places.master.iterdir()):
         target = places.replaced / name
         have_folder(target.parent)
         shutil.move(places.master, target)
+    if places.server.exists():
+        places.server.rename(_beside(places.server, f"replaced-{name}"))
 
 
 def _beside(path: Path, word: str) -> Path:
