@@ -32,7 +32,10 @@ query = "SELECT checkpoint, events, mark FROM cursor, handled"
 print(json.dumps(db.execute(query).fetchone()))"""
 # Its agent, whatever its watcher stopped it for: with the certificates that it has.
 DISOBEY = "rm -f /var/lib/k3s-daas/agent-stopped && systemctl start --no-block k3s-agent"
-ADMITTED = "curl --silent --max-time 3 --insecure https://{}:6443/ping"
+# What k3s answers to anybody who reaches it.
+PING = """/usr/bin/python3 -c 'import ssl, urllib.request
+everybody = ssl._create_unverified_context()
+print(urllib.request.urlopen("https://{}:6443/ping", context=everybody, timeout=3).read().decode())'"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Story:
     fetched: Path
     killed_nodes: str
     killed_answer: str
+    open_answer: str
     same: tuple[Run, Look]
     handled_before: tuple[int, int, int]
     fresh: tuple[Run, Look]
@@ -89,6 +93,9 @@ def story(
         names = {one.metadata.name for one in kubernetes().list(ConfigMap, namespace="default")}
         return Look(nodes(), chain.workers(), agent, {name for name in names if name.startswith("note-")})
 
+    def ping() -> str:
+        return hosts[STAYER].run(PING.format(stage["hosts"]["master"])).stdout.strip()
+
     def note(name: str) -> None:
         kubernetes().create(ConfigMap(metadata=ObjectMeta(name=f"note-{name}", namespace="default")))
 
@@ -111,12 +118,14 @@ def story(
         f"--extra-vars=backup_name={fetched.stem}",
     )
     killed_nodes = master.run("k3s kubectl get nodes -o name").stdout
-    killed_answer = hosts[STAYER].run(ADMITTED.format(stage["hosts"]["master"])).stdout
+    killed_answer = ping()
     same = done(play(*restore, f"--extra-vars=backup_name={fetched.stem}")), look()
-    before = handled()
+    before, open_answer = handled(), ping()
     renew("master")
     fresh = done(play(*restore, with_key, f"--extra-vars=backup_file={fetched}")), look()
-    return Story(backup, in_clear, fetched, killed_nodes, killed_answer, same, before, fresh, handled())
+    return Story(
+        backup, in_clear, fetched, killed_nodes, killed_answer, open_answer, same, before, fresh, handled()
+    )
 
 
 @pytest.fixture(scope="session")
