@@ -97,6 +97,10 @@ operator_cap_id:
   description: Id of the registry's OperatorCap if the wallet in O(key_file) holds it, otherwise empty.
   type: str
   returned: success
+wallet:
+  description: Address of the wallet in O(key_file); empty without one.
+  type: str
+  returned: success
 workers:
   description: Record of each worker by node id, with its seal token's record under C(seal_token).
   type: dict
@@ -117,7 +121,8 @@ except ImportError:
 
 
 NOTHING = {"exists": False, "package_id": "", "registry_id": "", "registry": {}, "master": None}
-NOTHING |= {"original_package_id": "", "operator_cap_id": "", "workers": {}, "chain": {}, "changed": False}
+NOTHING |= {"original_package_id": "", "operator_cap_id": "", "wallet": "", "workers": {}}
+NOTHING |= {"chain": {}, "changed": False}
 
 
 async def work(module):
@@ -128,7 +133,9 @@ async def work(module):
     if by_name:
         async with await connect(module) as chain:
             deployment = await find_registry(chain, chain.address, module.params["name"])
-            return NOTHING if deployment is None else await read(Registry(chain, deployment), names)
+            if deployment is None:
+                return NOTHING | {"wallet": chain.address}
+            return await read(Registry(chain, deployment), names)
     if not have_registry(module):
         return NOTHING
     async with open_registry(module, with_key=module.params["key_file"] is not None) as registry:
@@ -154,6 +161,7 @@ async def read(registry, names):
         "registry": to_json(config),
         "master": to_json(config.master),
         "operator_cap_id": cap or "",
+        "wallet": chain.address or "",
         "workers": {
             name: to_json(worker) | {"seal_token": to_json(tokens.get(name))}
             for name, worker in sorted(workers.items())

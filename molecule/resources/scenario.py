@@ -20,10 +20,15 @@ from typing import Any
 
 import pytest
 import testinfra
+import yaml
+from lightkube import Client, KubeConfig
 from testinfra.host import Host
 
 from k3s_daas.chain import SuiClient
-from k3s_daas.registry import Deployment, Registry, Worker
+from k3s_daas.registry import Deployment, Master, Registry, Worker
+from stage.stage import Stage
+from testhosts import cgroups, registry
+from testhosts.names import Fleet
 
 PROJECT = Path(__file__).parents[2]
 STAGE = PROJECT / ".state" / os.environ["K3S_DAAS_STAGE"]
@@ -111,6 +116,14 @@ class Chain:
 
         return {one.node_id: one for one in self._ask(ask)}
 
+    def master_account(self) -> str:
+        """Address of the live master's wallet."""
+
+        async def ask(chain: SuiClient) -> Master | None:
+            return await Registry(chain, self.deployment).master()
+
+        return str(self._ask(ask).account)
+
     def balance_mist(self, address: str) -> int:
         async def ask(chain: SuiClient) -> int:
             return await chain.balance(address)
@@ -163,3 +176,31 @@ def nodes(hosts: dict[str, Host]) -> Callable[[], dict[str, dict[str, Any]]]:
         return {node["metadata"]["name"]: node for node in found["items"]}
 
     return ask
+
+
+@pytest.fixture(scope="session")
+def renew(stage: dict[str, Any]) -> Callable[[str], None]:
+    """`renew(NAME)`: that host is lost with all it has, and a fresh one of that name and address is there."""
+
+    def lose(name: str) -> None:
+        fleet = Fleet.parse(stage["name"], stage["subnet"])
+        running = registry.entry(fleet.name)
+        assert running is not None
+        cgroups.destroy(fleet.host(name, stage["hosts"][name]).cgroup)
+        wanted = (f"{one}={address}" for one, address in stage["hosts"].items())
+        options = ["--kubernetes"] if running.kubernetes else []
+        Stage(fleet.name, fleet.subnet).testhosts(fleet.subnet, "up", *wanted, options=options)
+
+    return lose
+
+
+@pytest.fixture(scope="session")
+def kubernetes(stage: dict[str, Any], hosts: dict[str, Host]) -> Callable[[], Client]:
+    """`kubernetes()`: a client of the API server as it is now, with k3s' own admin certificate."""
+
+    def connect() -> Client:
+        text = hosts["master"].check_output("cat /etc/rancher/k3s/k3s.yaml")
+        content = yaml.safe_load(text.replace("127.0.0.1", stage["hosts"]["master"]))
+        return Client(config=KubeConfig.from_dict(content))
+
+    return connect

@@ -1,4 +1,4 @@
-"""What playbooks/exit.yml asks for before anything is touched, and what the role wipe knows of a worker."""
+"""What playbooks/exit.yml asks for before anything is touched, and what the role wipe knows of a host."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ def test_it_takes_one_worker_that_is_not_the_master(tmp_path: Path, name: str, f
     assert "Find the contracts" not in output
 
 
-def test_the_wipe_knows_every_unit_of_a_worker() -> None:
+def test_the_wipe_knows_every_unit() -> None:
     known = yaml.safe_load((PROJECT / "roles/wipe/vars/main.yml").read_text())
     units = {
         path.name.removesuffix(".j2"): path.read_text()
-        for role in ("watcher", "k3s_agent")
+        for role in ("watcher", "k3s_agent", "master", "k3s_server")
         for path in (PROJECT / "roles" / role / "templates").iterdir()
         if path.suffixes[-2:] in ([".service", ".j2"], [".path", ".j2"], [".timer", ".j2"])
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from testinfra.host import Host
 
+import leftovers
 from k3s_daas.registry import Deployment, WorkerStatus
 
 if TYPE_CHECKING:
@@ -89,53 +90,12 @@ def test_the_other_worker_was_not_touched(story: Story) -> None:
 
 
 @pytest.mark.usefixtures("story")
-class TestWhatIsLeftOnTheHost:
-    def test_no_file(self, hosts: dict[str, Host]) -> None:
-        found = hosts[LEAVER].check_output(
-            "find / \\( -path /proc -o -path /sys -o -path /tmp -o -path /root/.ansible \\) -prune -o "
-            "\\( -iname '*k3s*' -o -iname '*kubelet*' -o -iname '*rancher*' -o -iname '*flannel*' \\) -print"
-        )
-        # A stage of a real k3s gives its hosts two mount points for these; they are empty then.
-        own = {"/var/lib/rancher", "/var/lib/kubelet"}
-        assert {path for path in found.splitlines() if path not in own} == set()
-        assert (
-            hosts[LEAVER].run(f"ls -A {' '.join(own)}").stdout.strip("/:\nabcdefghijklmnopqrstuvwxyz") == ""
-        )
-
-    def test_no_unit(self, hosts: dict[str, Host]) -> None:
-        listed = hosts[LEAVER].check_output("systemctl list-units --all --plain --no-legend 'k3s*'")
-        files = hosts[LEAVER].run("systemctl list-unit-files --no-legend 'k3s*'").stdout
-        assert (listed, files) == ("", "")
-
-    def test_no_failed_unit(self, hosts: dict[str, Host]) -> None:
-        assert hosts[LEAVER].check_output("systemctl list-units --failed --plain --no-legend") == ""
-
-    @pytest.mark.parametrize("table", ["passwd", "group"])
-    def test_no_user(self, hosts: dict[str, Host], table: str) -> None:
-        assert "k3s" not in hosts[LEAVER].check_output(f"getent {table}")
-
-    def test_no_process(self, hosts: dict[str, Host]) -> None:
-        # Not the one that looks: its own command line has the word in brackets.
-        assert hosts[LEAVER].run("ps -eo args | grep -E '[k]3s|[k]ubelet|[c]ontainerd'").stdout == ""
-
-    def test_no_mount_and_no_interface(self, hosts: dict[str, Host]) -> None:
-        mounts = hosts[LEAVER].check_output("cut -d ' ' -f 2 /proc/self/mounts").splitlines()
-        assert [
-            at for at in mounts if at.startswith(("/run/k3s", "/var/lib/kubelet/", "/run/netns/cni-"))
-        ] == []
-        interfaces = hosts[LEAVER].check_output("ls /sys/class/net").split()
-        assert [name for name in interfaces if name.startswith(("cni", "flannel", "kube"))] == []
-
-    def test_no_rule(self, hosts: dict[str, Host]) -> None:
-        rules = hosts[LEAVER].check_output("iptables-save")
-        assert "KUBE-" not in rules
-        assert "CNI-" not in rules
+def test_nothing_is_left_on_the_host(hosts: dict[str, Host]) -> None:
+    assert leftovers.search(hosts[LEAVER]) == {}
 
 
 def test_the_search_finds_a_worker(hosts: dict[str, Host], deployment: Deployment) -> None:
     """On the host that stayed the same questions have answers."""
-    stayer = hosts[STAYER]
-    assert stayer.run("find /etc /var/lib /usr/local -iname '*k3s*'").stdout
-    assert stayer.run("systemctl list-unit-files --no-legend 'k3s*'").stdout
-    assert stayer.run("ps -eo args | grep -E '[k]3s'").stdout
-    assert deployment.registry_id in stayer.check_output("cat /etc/k3s-daas/watcher.json")
+    found = leftovers.search(hosts[STAYER])
+    assert found.keys() >= leftovers.OF_EVERY_HOST
+    assert deployment.registry_id in hosts[STAYER].check_output("cat /etc/k3s-daas/watcher.json")

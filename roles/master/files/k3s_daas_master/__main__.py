@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 from k3s_daas import logs
 from k3s_daas.chain import ChainError, Key
+from k3s_daas_master.backups import command as backups
+from k3s_daas_master.backups.places import BackupError
 from k3s_daas_master.certificate import CertificateError, Issued, issue
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import ClusterError
@@ -30,13 +33,17 @@ def main(arguments: list[str] | None = None) -> int:
             return _issue_certificate(options)
         if options.command == "issue-kubeconfig":
             return _issue_kubeconfig(options)
+        if options.command == "backup":
+            return backups.run(options)
         config = load(options.config)
         if options.command == "init-key":
             return _init_key(config)
+        if options.command == "give-back":
+            return _give_back(config, options.to)
         if options.command == "acknowledge-gap":
             return _acknowledge_gap(config)
         return _serve(config)
-    except (ConfigError, StateError, ClusterError, ChainError, CertificateError) as error:
+    except (BackupError, ConfigError, StateError, ClusterError, ChainError, CertificateError) as error:
         print(logs.redact(f"k3s-daas-master {options.command}: {error}"), file=sys.stderr)
         return EXIT_CONFIG if isinstance(error, ConfigError) else 1
 
@@ -47,10 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("serve", "run the service"),
         ("init-key", "make the master's wallet key once and print its address"),
+        ("give-back", "send what the master's wallet holds to an address, before its key goes"),
         ("acknowledge-gap", "say that you looked at a replay gap: slashes may be proposed again"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--config", type=Path, required=True, help="the service's JSON configuration")
+        if name == "give-back":
+            command.add_argument("--to", help="address; without it, only say what there is")
     certificate = commands.add_parser(
         "issue-certificate", help="make or renew the API's TLS certificate with k3s' server CA (as root)"
     )
@@ -72,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     kubeconfig.add_argument("--server", required=True, help="the API server, https://host:port")
     kubeconfig.add_argument("--out", type=Path, required=True, help="the kubeconfig to write")
     kubeconfig.add_argument("--owner", help="user who may read it (default: whoever runs this)")
+    backups.add_arguments(commands.add_parser("backup", help="make, check and restore backups (as root)"))
     return parser
 
 
@@ -85,6 +96,18 @@ def _init_key(config: Config) -> int:
             "as the service's user, after its state directory was made."
         ) from None
     print(json.dumps({"address": key.address, "created": created}))
+    return 0
+
+
+def _give_back(config: Config, to: str | None) -> int:
+    from k3s_daas_master import farewell  # late, as the service below
+
+    if not config.key_file.exists():
+        print(json.dumps(None))
+        return 0
+    key = Key.load(config.key_file)
+    done = farewell.give_back(config, key, to) if to else farewell.look(config, key)
+    print(json.dumps(dataclasses.asdict(asyncio.run(done))))
     return 0
 
 

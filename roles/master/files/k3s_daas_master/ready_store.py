@@ -74,3 +74,7 @@ class ReadyStore:
         """Nothing of theirs will be reported."""
         with durable_transaction(self._db):
             self._db.executemany("DELETE FROM ready_time WHERE node_id = ?", [(name,) for name in node_ids])
+
+    def forget_all(self) -> int:
+        """In a store that was restored: it may have been reported since. Returns of how many workers."""
+        return self._db.execute("DELETE FROM ready_time").rowcount

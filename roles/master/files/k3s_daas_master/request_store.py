@@ -114,6 +114,14 @@ class RequestStore:
         """The claim wasn't ours after all."""
         self._abandon(request_id, (RequestState.CLAIMING,))
 
+    def abandon_begun(self) -> int:
+        """In a store that was restored: whatever was begun may have been executed since. Returns how many."""
+        begun = (RequestState.CLAIMING, RequestState.CLAIMED, RequestState.EXECUTING)
+        found = [request_id for request_id, state, _ in self.open() if state in begun]
+        for request_id in found:
+            self._abandon(request_id, begun)
+        return len(found)
+
     def _abandon(self, request_id: int, states: Iterable[RequestState]) -> None:
         error = {
             "code": "claimed_elsewhere",

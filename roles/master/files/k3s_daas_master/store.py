@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,12 @@ CREATE TABLE findings (
 _WHOLE_SCHEMA = f"{_SCHEMA} {_REQUESTS_SCHEMA} {_READY_SCHEMA}"
 # Follows from the text, so that no change of a table forgets it. SQLite has 31 bits for it; 0 is a new file.
 _SCHEMA_VERSION = zlib.crc32(_WHOLE_SCHEMA.encode()) & 0x7FFFFFFF or 1
+
+
+def fits(path: Path) -> bool:
+    """Whether this release can use the store in this file, which nobody has open. Raises sqlite3.Error."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        return bool(db.execute("PRAGMA user_version").fetchone()[0] == _SCHEMA_VERSION)
 
 
 @dataclass(frozen=True)
@@ -235,3 +241,11 @@ class Store:
     def removals(self) -> dict[str, int | None]:
         """Every removal ever asked for, with the ms at which it was done."""
         return dict(self._db.execute("SELECT node_id, done_ms FROM removals").fetchall())
+
+    # -- findings (kept by the policy) --------------------------------------------------------------------
+
+    def drop_waiting_findings(self, detail: str) -> int:
+        """None of those that wait is proposed; returns how many there were."""
+        return self._db.execute(
+            "UPDATE findings SET state = 'dropped', detail = ? WHERE state = 'waiting'", (detail,)
+        ).rowcount
