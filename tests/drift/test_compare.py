@@ -1,4 +1,4 @@
-"""The rules: a fleet that agrees has no differences; whatever is changed in it shows, for whom it concerns."""
+"""The rules: a fleet that agrees has no differences; what is changed in it shows, for whom it concerns."""
 
 from __future__ import annotations
 
