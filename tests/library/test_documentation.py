@@ -17,9 +17,7 @@ from ansible.module_utils import basic
 
 REPOSITORY = Path(__file__).parents[2]
 MODULES = sorted(
-    path.stem
-    for path in (REPOSITORY / "library").glob("*.py")
-    if path.stem.startswith("sui_") or path.stem == "seal_commitment"
+    path.stem for path in (REPOSITORY / "library").glob("*.py") if path.stem != "k3s_daas_wheelhouse"
 )
 
 
