@@ -30,7 +30,7 @@ WORKERS = (CUT, OTHER)
 CUT_FOR_S = float(os.environ.get("K3S_DAAS_OUTAGE_S") or 0)
 # As molecule.yml says.
 HEARTBEAT_S = 5
-VARIABLES = f"--extra-vars=watcher_heartbeat_s={HEARTBEAT_S}"
+VARIABLES = f'--extra-vars={{"watcher_heartbeat_s": {HEARTBEAT_S}}}'
 STRANGER = "stranger"
 # What the API server is asked with: its administrator's certificate, from the file that k3s made.
 ASK_API = """
