@@ -93,6 +93,8 @@ class Story:
     tampered_file: str
     healed: Look
     drift_without_master: Drift
+    # With the master's host out of reach for ssh, too.
+    status_without_master: Run
     after: Look
     drift_after: Drift
 
@@ -189,6 +191,7 @@ def story(
     look: Callable[[], Look],
     ask_master: Callable[[str], Any],
     drift: Callable[..., Drift],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Story:
     def recovered() -> bool:
         found = look()
@@ -226,6 +229,10 @@ def story(
 
     master.check_output("systemctl stop k3s-daas-master k3s")
     drift_without_master = drift()
+    # Nothing listens on that port of the host.
+    lost = tmp_path_factory.mktemp("lost") / "hosts.json"
+    lost.write_text(json.dumps({"k3s_daas_master": {"hosts": {"master": {"ansible_port": 1}}}}))
+    status_without_master = play("playbooks/status.yml", f"--inventory={lost}")
     until("heartbeats failing", lambda: all(failures(hosts[name]) >= 3 for name in WORKERS))
     master.check_output("systemctl start k3s k3s-daas-master")
     until("all well after the master was gone", recovered)
@@ -240,6 +247,7 @@ def story(
         tampered_file,
         healed,
         drift_without_master,
+        status_without_master,
         look(),
         drift(),
     )

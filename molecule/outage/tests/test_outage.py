@@ -87,6 +87,12 @@ class TestWithoutTheMaster:
         assert found.differences == {("master", "k3s.service"), ("master", "k3s-daas-master.service")}
         assert found.silent == {"master"}
 
+    def test_status_shows_what_the_chain_says(self, story: Story) -> None:
+        run = story.status_without_master
+        assert run.code == 4, run.output
+        for words in (":8443, no answer", "1 SUI active 100", "was asked for from here"):
+            assert words in run.words
+
 
 @pytest.fixture(params=["healed", "after"])
 def later(story: Story, request: pytest.FixtureRequest) -> Look:
