@@ -21,7 +21,7 @@ GONE = (WorkerStatus.SLASHED, WorkerStatus.UNBONDING)
 _CHECK = "site.yml --check --diff shows it, site.yml mends it"
 _STATUS_FIX = {
     WorkerStatus.PENDING: "k3s-daas doctor on it says why it never came up",
-    WorkerStatus.OFFLINE: "k3s-daas doctor on it; it is active again with its next heartbeat",
+    WorkerStatus.OFFLINE: "k3s-daas doctor on it; the status follows within 10 min of its return",
     WorkerStatus.JAILED: "a slash is proposed: wait, or cancel_slash.yml",
     WorkerStatus.SLASHED: "take it out of k3s_daas_workers; exit.yml pays what is left",
     WorkerStatus.UNBONDING: "run exit.yml to its end",
