@@ -53,8 +53,8 @@ class CallbackModule(CallbackBase):
             self._keep(result)
 
     def _keep(self, result: Any) -> None:
-        # A handler's change follows from a task's.
-        if not self._gathers or "Handler" in type(result.task).__name__:
+        # A handler's change follows from a task's; a delegated task's is not the host's.
+        if not self._gathers or "Handler" in type(result.task).__name__ or result.task.delegate_to:
             return
         arguments = result.task_fields.get("args") or {}
         named = (str(arguments[name]) for name in _NAMES if isinstance(arguments.get(name), str))

@@ -16,6 +16,8 @@ import yaml
 from k3s_daas.chain import Key
 
 PROJECT = Path(__file__).parents[2]
+#: Looked at in another way: an environment's name is made of its content, and is compared (look.yml).
+ELSEWHERE = {("runtime", "install")}
 #: What a role's tasks write files with.
 WRITES = {
     f"ansible.builtin.{name}"
@@ -134,7 +136,7 @@ def test_it_looks_at_every_file_that_site_writes() -> None:
                 for task in tasks_of(PROJECT / "roles" / role / "tasks" / f"{file}.yml")
                 if WRITES & set(task)
             ]
-            assert file in files or writes == [], (role, file, writes)
+            assert file in files or writes == [] or (role, file) in ELSEWHERE, (role, file, writes)
 
 
 def test_what_it_looks_at_does_nothing_in_check_mode() -> None:
@@ -176,6 +178,9 @@ PLAYS = """
     - name: Make directories
       ansible.builtin.file: {path: "FOLDER/{{ item }}", state: directory, mode: "0755"}
       loop: [there, b, c]
+    - name: Write elsewhere
+      ansible.builtin.copy: {content: x, dest: FOLDER/elsewhere, mode: "0600"}
+      delegate_to: localhost
     - name: Look
       ansible.builtin.command: {argv: ["true"]}
       changed_when: false

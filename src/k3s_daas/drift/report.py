@@ -79,7 +79,10 @@ class Report:
             table.add_row(*map(_plain, cells))
         for silent in self.not_asked:
             table.add_row(
-                *map(_plain, (silent.who, "not asked", silent.why, "an answer", "run it again then"))
+                *map(
+                    _plain,
+                    (silent.who, "not asked", silent.why, "an answer", "run it again when that is mended"),
+                )
             )
         console = Console(width=WIDTH, color_system=None, force_terminal=False)
         with console.capture() as capture:
