@@ -135,7 +135,6 @@ gas_mist:
 from ansible.module_utils.k3s_daas_chain import (
     PLANNED,
     Key,
-    Refused,
     connect,
     foresee,
     have_ids,
@@ -145,30 +144,14 @@ from ansible.module_utils.k3s_daas_chain import (
 
 try:
     from k3s_daas.chain.bcs import normalize_address
-    from k3s_daas.registry import Registry, RegistryParams
-    from k3s_daas.registry.model import RewardRates
-    from k3s_daas.registry.settings import Wanted, creation, describe, plan_settings
-    from k3s_daas.units import parse_sui
+    from k3s_daas.registry import Registry
+    from k3s_daas.registry.settings import creation, describe, parse_wanted, plan_settings
 except ImportError:
     pass  # start() reports it
 
-GIVEN = ("name", "open", "slash_window_ms", "unbonding_window_ms", "slash_share_bps", "require_attestation")
-
-
-def wanted_of(module):
-    given = {name: module.params[name] for name in GIVEN}
-    if negative := [name for name in GIVEN[2:5] if given[name] < 0]:
-        raise Refused(f"Found {negative[0]}={given[negative[0]]}, wanted 0 or more.")
-    owners, rates = module.params["allowed_owners"], module.params["reward_rates"]
-    return Wanted(
-        RegistryParams(min_stake_mist=parse_sui(module.params["min_stake"]), **given),
-        None if owners is None else frozenset(map(normalize_address, owners)),
-        None if rates is None else RewardRates(**{f"{k}_mist": parse_sui(v) for k, v in rates.items()}),
-    )
-
 
 async def work(module):
-    wanted = wanted_of(module)
+    wanted = parse_wanted(module.params)
     result = {"package_id": PLANNED, "registry_id": PLANNED, "original_package_id": ""}
     result |= {"operator_cap_id": "", "migrated": False}
     result["diff"] = {"before": {}, "after": wanted.outcome(None)}

@@ -10,7 +10,7 @@ from importlib import import_module
 #: name → (module with add_arguments() and run(), one line of help). Only the one asked for is imported:
 #: kubectl runs `credential` with each of its commands, and the chain's library costs a second.
 COMMANDS = {
-    "status": ("k3s_daas.status", "one table from chain, master and cluster"),
+    "status": ("k3s_daas.status.command", "the fleet at a glance, from chain, master and cluster"),
     "doctor": ("k3s_daas.doctor.command", "what is wrong with this host, and what to do"),
     "request": ("k3s_daas.requests.command", "have something run on the fleet"),
     "kubeconfig": ("k3s_daas.kubeconfig_command", "write a kubeconfig for an owner"),

@@ -11,6 +11,7 @@ import pytest
 
 from k3s_daas.chain import ChainUnreachable
 from k3s_daas.registry import WorkerStatus
+from k3s_daas.status.report import Overview
 from k3s_daas_master.traffic import Traffic
 from k3s_daas_master.vitals import Rate
 
@@ -57,6 +58,15 @@ async def test_the_pool_in_figures(bench: Any) -> None:
         "unbonding": 0,
     }
     assert (await bench.api.get("/api/v1/workers")).json()["statistics"]["workers"] == figures
+
+
+async def test_the_status_command_reads_it(bench: Any) -> None:
+    bench.chain.stake("worker-1")
+    await bench.catch_up()
+    said = Overview.model_validate(await overview(bench))
+    (worker,) = said.workers
+    assert (worker.node_id, worker.status, worker.node_ready) == ("worker-1", "pending", None)
+    assert (said.tee.mode, said.slashing.mode, said.slashing.findings) == ("simulated", "observe", 0)
 
 
 async def test_an_empty_pool_divides_by_nothing(bench: Any) -> None:

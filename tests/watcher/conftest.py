@@ -170,7 +170,7 @@ class FakeMaster:
     on_drain: Answer | None = None
     drains: list[dict[str, Any]] = field(default_factory=list)
     changes: dict[str, Any] = field(default_factory=dict)
-    workers: list[dict[str, Any]] = field(default_factory=list)
+    overview: dict[str, Any] = field(default_factory=dict)
     secret: str = "abcdef.0123456789abcdef"  # noqa: S105 - a made-up one
     password: str = "f" * 32
 
@@ -209,8 +209,8 @@ class FakeMaster:
             other = self.on_drain(body) if self.on_drain else None
             return other or JSONResponse({"drained": True, "pods_left": 0, "waiting_for": []})
 
-        async def workers(_request: Request) -> Response:
-            return JSONResponse({"workers": self.workers, "master": {"tee": "SIMULATED"}, "chain": {}})
+        async def overview(_request: Request) -> Response:
+            return JSONResponse(self.overview)
 
         return Starlette(
             routes=[
@@ -218,7 +218,7 @@ class FakeMaster:
                 Route("/api/v1/register-worker", register, methods=["POST"]),
                 Route("/api/v1/nodes/heartbeat", heartbeat, methods=["POST"]),
                 Route("/api/v1/nodes/drain", drain, methods=["POST"]),
-                Route("/api/v1/workers", workers),
+                Route("/api/v1/overview", overview),
             ]
         )
 

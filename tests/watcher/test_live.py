@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -170,15 +171,30 @@ async def test_wrong_network_and_silence_are_told_apart(live_net, make_config, n
             await endpoint.close()
 
 
+def overview(**worker: Any) -> dict[str, Any]:
+    """What the master answers of one worker; tests/master holds the shape against the real one."""
+    seen = {"node_id": "worker-1", "owner": "0x1", "stake_mist": 1, "status": "active", "reputation": 100}
+    seen |= {"node_ready": True, "generation": 1, "expires_at_ms": 1, "revoked": False}
+    return {
+        "version": "0.1.0",
+        "health": {"state": "healthy", "summary": "all is well"},
+        "alerts": [],
+        "tee": {"mode": "simulated", "attested": False},
+        "master": {"problems": []},
+        "slashing": {"mode": "observe", "findings": 0, "held_back": None},
+        "gas": {"balance_mist": None, "low": False},
+        "chain": {"checkpoint": 7, "age_ms": 90_000},
+        "workers": [seen | worker],
+    }
+
+
 async def test_status_prints_one_table_and_one_json(
     staked, live_net, fake_master, serving, token, tmp_path, capsys
 ):
     async with serving(fake_master.app(), fake_master.ca) as url:
         fake_master.url = url
         registry, ids = await staked(token, fake_master)
-        fake_master.workers = [
-            {"node_id": "worker-1", "node_ready": True, "last_heartbeat_ms": int(time.time() * 1000) - 5000}
-        ]
+        fake_master.overview = overview(last_heartbeat_ms=int(time.time() * 1000) - 5000)
         path = tmp_path / "config.json"
         path.write_text(json.dumps({"network": "localnet", "endpoints": [live_net.url], **ids}))
         assert await asyncio.to_thread(cli.main, ["status", f"--config={path}", "--json"]) == 0
@@ -240,4 +256,39 @@ async def test_status_without_a_chain_says_so(capsys):
     assert "registry_id: nothing" in capsys.readouterr().err
     arguments += ["--package-id=0x" + "1" * 64, "--registry-id=0x" + "2" * 64]
     assert await asyncio.to_thread(cli.main, arguments) == 10
-    assert "No Sui endpoint answered" in capsys.readouterr().err
+    text = capsys.readouterr().out
+    assert "not read: chain: No Sui endpoint answered" in text
+    assert "not read: master: only the chain knows where it is" in text
+
+
+async def test_status_without_a_chain_asks_the_master_that_the_configuration_names(
+    fake_master, serving, tmp_path, capsys
+):
+    path, ca = tmp_path / "master.json", tmp_path / "ca.crt"
+    ids = {"package_id": "0x" + "1" * 64, "registry_id": "0x" + "2" * 64}
+    async with serving(fake_master.app(), fake_master.ca) as url:
+        fake_master.overview = overview(last_heartbeat_ms=int(time.time() * 1000))
+        config = {"network": "localnet", "endpoints": ["http://127.0.0.1:1"], "endpoint": url}
+        path.write_text(json.dumps(config | ids))
+        arguments = ["status", f"--config={path}", f"--ca={ca}"]
+        assert await asyncio.to_thread(cli.main, arguments) == 78
+        assert "ca.crt" in capsys.readouterr().err
+        ca.write_bytes(fake_master.ca.pem)
+        assert await asyncio.to_thread(cli.main, arguments) == 1
+    text = capsys.readouterr().out
+    assert "no answer; the master saw checkpoint 7, 90 s ago" in text
+    assert "worker-1" in text
+    assert "not read: chain: No Sui endpoint answered" in text
+
+
+async def test_status_of_a_master_that_answers_nonsense(
+    staked, live_net, fake_master, serving, token, tmp_path, capsys
+):
+    async with serving(fake_master.app(), fake_master.ca) as url:
+        fake_master.url = url
+        _, ids = await staked(token, fake_master)
+        fake_master.overview = {"health": "fine"}
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({"network": "localnet", "endpoints": [live_net.url], **ids}))
+        assert await asyncio.to_thread(cli.main, ["status", f"--config={path}"]) == 1
+    assert f"not read: master {url}: /api/v1/overview has another shape" in capsys.readouterr().out

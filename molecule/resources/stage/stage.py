@@ -61,9 +61,7 @@ class Stage:
         say(f"hosts: {', '.join(f'{name} {address}' for name, address in self.addresses.items())}")
         hosts = (f"{name}={address}" for name, address in self.addresses.items())
         self.testhosts(self.subnet, "up", *hosts, options=["--kubernetes"] if binary.real else [])
-        net = localnet.start(
-            self.folder / "localnet", str(self.subnet.network_address + 1), self.chain_cgroup
-        )
+        net = self.start_chain()
         say(f"localnet: {net.rpc}, chain {net.chain_id}")
         wallet = self.folder / "operator.key"
         address = localnet.wallet(wallet, net)
@@ -105,6 +103,16 @@ class Stage:
         cgroups.destroy(self.chain_cgroup)
         self.testhosts(self.running_subnet or self.subnet, "down")
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start_chain(self) -> localnet.Net:
+        """Start the chain on what is there of it, or find it running."""
+        return localnet.start(
+            self.folder / "localnet", str(self.subnet.network_address + 1), self.chain_cgroup
+        )
+
+    def stop_chain(self) -> None:
+        """End the chain's process; what it has written stays."""
+        cgroups.destroy(self.chain_cgroup)
 
     def logs(self) -> None:
         """Keep the hosts' journals and the chain's log in .state/logs/NAME."""

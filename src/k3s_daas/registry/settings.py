@@ -6,10 +6,11 @@ whether attestation is required. Amounts in MIST, times in ms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from k3s_daas.chain.bcs import normalize_address
 from k3s_daas.chain.errors import ChainError, MoveAbort
 from k3s_daas.registry.caps import RIGHTS
 from k3s_daas.registry.client import Registry
@@ -22,7 +23,7 @@ from k3s_daas.registry.operation import (
     names,
     slash_conditions,
 )
-from k3s_daas.units import format_sui
+from k3s_daas.units import format_sui, parse_sui
 
 if TYPE_CHECKING:
     from k3s_daas.chain.client import SuiClient
@@ -59,6 +60,27 @@ class SettingsPlan:
     config: RegistryConfig | None
     migrates: bool
     operation: Operation
+
+
+def parse_wanted(given: Mapping[str, Any]) -> Wanted:
+    """From what an inventory says: the fields of `RegistryParams`, with `min_stake` and `reward_rates` in
+    SUI or MIST as text, and optionally `allowed_owners`. Raises ValueError."""
+    plain = (
+        "name",
+        "open",
+        "slash_window_ms",
+        "unbonding_window_ms",
+        "slash_share_bps",
+        "require_attestation",
+    )
+    if negative := [name for name in plain[2:5] if given[name] < 0]:
+        raise ValueError(f"Found {negative[0]}={given[negative[0]]}, wanted 0 or more.")
+    owners, rates = given.get("allowed_owners"), given.get("reward_rates")
+    return Wanted(
+        RegistryParams(min_stake_mist=parse_sui(given["min_stake"]), **{name: given[name] for name in plain}),
+        None if owners is None else frozenset(map(normalize_address, owners)),
+        RewardRates(**{f"{k}_mist": parse_sui(v) for k, v in rates.items()}) if rates else None,
+    )
 
 
 def describe(config: RegistryConfig) -> dict[str, Any]:
