@@ -13,7 +13,7 @@ AUDIT_LOG = "/var/lib/rancher/k3s/server/logs/audit.log"
 BODIES = {"requestObject", "responseObject"}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _real(stage: dict[str, Any]) -> None:
     if stage["k3s"].startswith("STAND-IN"):
         pytest.skip("needs a real k3s: set K3S_BINARY")
