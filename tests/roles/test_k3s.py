@@ -15,6 +15,8 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k3s_daas_master.identity import USER
+
 PROJECT = Path(__file__).parents[2]
 FILTERS = PROJECT / "filter_plugins/k3s.py"
 _SPEC = importlib.util.spec_from_file_location("filters_of_k3s", FILTERS)
@@ -324,14 +326,21 @@ class TestAuditPolicy:
     def test_what_it_leaves_out_is_named_and_harmless(self) -> None:
         for rule in self.POLICY["rules"][:-1]:
             assert rule["level"] == "None"
-            assert set(rule["verbs"]) <= {"get", "update", "patch"}
-            if "resources" in rule:
-                assert rule["resources"] == [{"group": "coordination.k8s.io", "resources": ["leases"]}]
-                assert rule.get("users") or rule.get("userGroups")
-                assert rule["namespaces"]
-            else:
+            if "resources" not in rule:
                 assert rule["verbs"] == ["get"]
                 assert rule["nonResourceURLs"]
+                continue
+            assert rule.get("users") or rule.get("userGroups")
+            left_out = {name for group in rule["resources"] for name in group["resources"]}
+            if set(rule["verbs"]) <= {"get", "list"}:
+                assert left_out <= {"leases", "nodes"}
+            else:
+                assert set(rule["verbs"]) <= {"get", "update", "patch"}
+                assert left_out == {"leases"}
+                assert rule["namespaces"]
+
+    def test_it_names_the_master_as_the_master_is_named(self) -> None:
+        assert [USER] in [rule.get("users") for rule in self.POLICY["rules"]]
 
 
 def test_the_release_that_is_pinned_has_its_checksums() -> None:

@@ -65,7 +65,7 @@ def test_the_binary_is_the_one_that_was_brought(hosts: dict[str, Host], stage: d
 def test_the_image_is_where_k3s_imports_it_from(hosts: dict[str, Host]) -> None:
     file = hosts["worker-1"].file("/var/lib/rancher/k3s/agent/images/images.tar")
     assert file.content == (BROUGHT / "images.tar").read_bytes()
-    assert not hosts["master"].file("/var/lib/rancher/k3s/agent").exists
+    assert not hosts["master"].file("/var/lib/rancher/k3s/agent/images").exists
 
 
 def environment(host: Host, unit: str) -> dict[str, str]:

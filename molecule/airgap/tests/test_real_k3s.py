@@ -29,7 +29,14 @@ def test_containerd_asks_the_mirror_alone(hosts: dict[str, Host]) -> None:
     text = hosts["worker-1"].check_output(f"cat {folder}/_default/hosts.toml")
     assert ':5000/v2"' in text
     assert "server =" not in text
-    assert hosts["worker-1"].check_output(f"find {folder} -type f -perm /077") == ""
+
+
+def test_what_k3s_makes_of_the_password_is_root_s_alone(hosts: dict[str, Host]) -> None:
+    folder = "/var/lib/rancher/k3s/agent"
+    found = hosts["worker-1"].check_output(f"grep -rl canary-of-the-registry {folder}/etc").splitlines()
+    assert found, "containerd doesn't know it"
+    for path in found:
+        assert hosts["worker-1"].run("runuser -u nobody -- cat %s", path).rc != 0, path
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +108,15 @@ def test_the_audit_log_leaves_out_what_would_fill_it(audited: list[dict[str, Any
     assert [event for event in audited if event["requestURI"].startswith(("/healthz", "/readyz"))] == []
 
 
-# The server token: 401 for nobody, 403 for somebody without the right.
 ASK = """
-import base64, json, ssl, sys, urllib.error, urllib.request
-context = ssl._create_unverified_context()
+import base64, ssl, sys, urllib.error, urllib.request
+context = ssl.create_default_context(cafile="/var/lib/rancher/k3s/server/tls/server-ca.crt")
 secret = open(sys.argv[2]).read().strip().rpartition(":")[2]
 word = base64.b64encode(f"{sys.argv[1]}:{secret}".encode()).decode()
 headers = {"Authorization": f"Basic {word}", "k3s-Node-Name": "stranger", "k3s-Node-Password": "x"}
 request = urllib.request.Request("https://127.0.0.1:6443/v1-k3s/serving-kubelet.crt", headers=headers)
 try:
-    print(urllib.request.urlopen(request, timeout=20).status)
+    print(urllib.request.urlopen(request, timeout=20, context=context).status)
 except urllib.error.HTTPError as error:
     print(error.code)
 """
@@ -123,6 +129,6 @@ def test_the_server_token_joins_no_node(hosts: dict[str, Host], user: str) -> No
 
 
 def test_the_unused_agent_token_would(hosts: dict[str, Host]) -> None:
-    """So the refusals above are the token's, not the request's."""
+    """So the refusals above are the token's, not the request's: this one is asked for its body, a CSR."""
     path = "/etc/rancher/k3s/agent-token"
     assert hosts["master"].check_output("python3 -c %s node %s", ASK, path) not in ("401", "403")
