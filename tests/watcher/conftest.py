@@ -451,6 +451,12 @@ def make_root(tmp_path: Path) -> Callable[..., Control]:
 
 
 @pytest.fixture
+def certificates() -> list[str]:
+    """Fingerprints of the node's shared certificates, for a test to change."""
+    return []
+
+
+@pytest.fixture
 async def make_watcher(
     make_config: Callable[..., WatcherConfig],
     token: str,
@@ -458,6 +464,7 @@ async def make_watcher(
     clock: FakeClock,
     probe: FakeProbe,
     pods: FakePods,
+    certificates: list[str],
     make_root: Callable[..., Control],
 ) -> AsyncIterator[MakeWatcher]:
     """Watchers on one state directory; made twice, the second is the first after a restart."""
@@ -477,6 +484,7 @@ async def make_watcher(
             key=HeartbeatKey(bytes(range(32))),
             usage=lambda: HOST,
             pods=pods,
+            certificates=lambda: list(certificates),
         )
         made.append(watcher)
         return watcher

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from k3s_daas import logs
 from k3s_daas.chain import ChainError, Key
+from k3s_daas_master import cut
 from k3s_daas_master.certificate import CertificateError, Issued, issue
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import ClusterError
@@ -30,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _issue_certificate(options)
         if options.command == "issue-kubeconfig":
             return _issue_kubeconfig(options)
+        if options.command == "cut-connections":
+            return cut.main(options.port, options.unit)
         config = load(options.config)
         if options.command == "init-key":
             return _init_key(config)
@@ -72,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     kubeconfig.add_argument("--server", required=True, help="the API server, https://host:port")
     kubeconfig.add_argument("--out", type=Path, required=True, help="the kubeconfig to write")
     kubeconfig.add_argument("--owner", help="user who may read it (default: whoever runs this)")
+    closing = commands.add_parser(
+        "cut-connections", help="close every connection to the API server, after a removal (as root)"
+    )
+    closing.add_argument("--port", type=int, required=True, help="the API server's TCP port")
+    closing.add_argument("--unit", required=True, help="restarted where the kernel can't close connections")
     return parser
 
 
