@@ -11,7 +11,6 @@ The service can't do that itself. It leaves a file, whose path unit starts the r
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Collection
@@ -36,7 +35,7 @@ class CutRequest:
         """Because these were removed. Raises OSError."""
         draft = self._path.with_name(f".{self._path.name}")
         draft.write_text(json.dumps({"because_removed": sorted(node_ids), "at_ms": now_ms}) + "\n")
-        os.replace(draft, self._path)
+        draft.replace(self._path)
         _log.info("connections are cut", because_removed=sorted(node_ids))
 
 
@@ -63,7 +62,9 @@ def main(port: int, unit: str) -> int:
     try:
         print(cut(port, unit))
     except (OSError, subprocess.SubprocessError) as error:
-        print(f"Connections to port {port} may still be open: {error}. Restart {unit} by hand.", file=sys.stderr)
+        print(
+            f"Connections to port {port} may still be open: {error}. Restart {unit} by hand.", file=sys.stderr
+        )
         return 1
     return 0
 
@@ -75,6 +76,7 @@ def _established(port: int, run: Run) -> set[str]:
 
 
 def _ss(run: Run, *options: str, port: int) -> str:
-    command = ["ss", "--no-header", "--tcp", "--numeric", *options, "state", "established", "sport", "=", f":{port}"]
+    chosen = ["state", "established", "sport", "=", f":{port}"]
+    command = ["ss", "--no-header", "--tcp", "--numeric", *options, *chosen]
     done = run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
     return str(done.stdout)

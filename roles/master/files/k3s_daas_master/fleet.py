@@ -1,8 +1,8 @@
 """One pass of comparing the cluster with the chain, over and over.
 
 It keeps node passwords, the list of nodes and the announced master right, cordons the jailed, writes on-chain
-who is active or offline, clears bootstrap tokens that are no longer needed, has the connections of removed nodes
-cut, and notices slashed nodes that came back.
+who is active or offline, clears bootstrap tokens that are no longer needed, has the connections of removed
+nodes cut, and notices slashed nodes that came back.
 """
 
 from __future__ import annotations

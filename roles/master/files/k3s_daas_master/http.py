@@ -111,7 +111,10 @@ class HeartbeatBody(_Body):
     resource_usage: Annotated[dict[_Key, _Figure | None], Field(max_length=32)] = {}
     certificates: Annotated[
         list[_Sha256],
-        Field(max_length=4, description="SHA-256 of its kube-proxy's and k3s-controller's; no other opens anything"),
+        Field(
+            max_length=4,
+            description="SHA-256 of the node's own; see docs/nodes.md",
+        ),
     ] = []
 
 

@@ -61,7 +61,7 @@ class Metrics:
         )
         self.node_accesses = Counter(
             "k3s_daas_node_accesses",
-            "Requests of nodes that the API server asked about, by outcome (no_opinion, denied or an error code)",
+            "Nodes' requests that were asked about, by outcome (no_opinion, denied or an error code)",
             ["outcome"],
             registry=self.registry,
         )

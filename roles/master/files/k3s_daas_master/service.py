@@ -120,9 +120,7 @@ def assemble(
         certificates,
         on_offence=lambda node_id, found: policy.find(node_id, found),
     )
-    access = NodeAccess(
-        index, certificates, lambda: fleet.nodes if fleet.looked else None, store.was_removed
-    )
+    access = NodeAccess(index, certificates, lambda: fleet.nodes if fleet.looked else None, store.was_removed)
     node_list = NodeList(cluster, index)
     disruption = Disruption(index, heartbeats.last_ms, clock)
     remover = Remover(

@@ -1,10 +1,10 @@
 """The webhooks' own HTTP server, on loopback: tens of thousands of checks a second, from the master's index.
 
-Every bearer token, and what every node asks for, comes here unless the API server has the answer in its cache,
-so these two paths have a server of their own
-(granian: HTTP in Rust, in threads of its own; our handler runs in the master's event loop, beside what keeps
-the index) and a handler without a framework. Who may ask is whoever reaches loopback, which is the API
-server: there is one source, and no limit per source would tell a guest's flood from everybody else's kubectl.
+Every bearer token, and what every node asks for, comes here unless the API server has the answer in its
+cache, so these two paths have a server of their own (granian: HTTP in Rust, in threads of its own; our
+handler runs in the master's event loop, beside what keeps the index) and a handler without a framework. Who
+may ask is whoever reaches loopback, which is the API server: there is one source, and no limit per source
+would tell a guest's flood from everybody else's kubectl.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ async def _every(
 
 
 async def _unless_untold(watcher: Watcher, clock: Clock, seconds: float) -> None:
-    """Until the next heartbeat is due, or has something to tell that an agent which just started waits for."""
+    """Until the next heartbeat is due, or there is something new to tell, for which a new agent waits."""
     end = clock.monotonic() + seconds
     while (left := end - clock.monotonic()) > 0 and not watcher.untold():
         await clock.sleep(min(left, LOOK_S))
