@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,25 +176,32 @@ def server_ca(hosts: dict[str, Host], tmp_path_factory: pytest.TempPathFactory) 
     return file
 
 
+_REGISTER = """\
+set -e
+folder=$(mktemp -d)
+trap 'rm -r $folder' EXIT
+/opt/k3s-daas/venv/bin/k3s-daas-watcher register --config /etc/k3s-daas/watcher.json --wait 20 \\
+  --seal-token-file /etc/k3s-daas/seal-token --joined-marker $folder/none \\
+  --token-out $folder/token --password-out $folder/password >&2
+cat $folder/token; echo; cat $folder/password
+"""
+
+
 @pytest.fixture(scope="session")
 def attacker(
     hosts: dict[str, Host], api: str, server_ca: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Agent]:
-    """worker-1 with all that it rightly has: a bootstrap token of its own, its name, its password."""
-    told = json.loads(
-        hosts["worker-1"].check_output(
-            "set -e; folder=$(mktemp -d); trap 'rm -r $folder' EXIT; "
-            "/opt/k3s-daas/venv/bin/k3s-daas-watcher register --config /etc/k3s-daas/watcher.json "
-            "--seal-token-file /etc/k3s-daas/seal-token --joined-marker $folder/none --wait 20 "
-            "--token-out $folder/token --password-out $folder/password >&2; "
-            """python3 -c 'import json,sys; print(json.dumps([open(p).read().strip() for p in sys.argv[1:]]))' """
-            "$folder/token $folder/password"
-        )
-    )
-    token, password = told
-    yield Agent(
-        api, server_ca, tmp_path_factory.mktemp("attacker"), token.rpartition("::")[2], "worker-1", password
-    )
+) -> Callable[[], Agent]:
+    """`attacker()`: worker-1 with all that it rightly has: a fresh bootstrap token, its name, its password.
+
+    The token is good for some seconds: the master deletes it as soon as it sees that the node has joined.
+    """
+
+    def register() -> Agent:
+        token, password = hosts["worker-1"].check_output(_REGISTER.replace("%", "%%")).split()
+        folder = tmp_path_factory.mktemp("attacker")
+        return Agent(api, server_ca, folder, token.rpartition("::")[2], "worker-1", password)
+
+    return register
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def test_port_forward(owner: Kubectl, web: str) -> None:
 
 @pytest.fixture(scope="module")
 def elsewhere(admin: Callable[..., str], web: str) -> Iterator[Callable[[str], str]]:
-    """`elsewhere(name)`: the address of a pod in a namespace that is none of the owner's and has no policy."""
+    """`elsewhere(name)`: the address of a pod in a namespace that isn't the owner's and has no policy."""
     admin("create namespace elsewhere")
     for name, node in (("one", "worker-1"), ("two", "worker-2")):
         body = {"apiVersion": "v1", "kind": "Pod", **echo(name, node)}
