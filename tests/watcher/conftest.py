@@ -141,6 +141,11 @@ def make_ca(directory: Path, name: str) -> Ca:
     return Ca(ca.public_bytes(pem), cert_file, key_file)
 
 
+@pytest.fixture(name="make_ca", scope="session")
+def _make_ca() -> Callable[[Path, str], Ca]:
+    return make_ca
+
+
 @pytest.fixture
 def ca(tmp_path: Path) -> Ca:
     return make_ca(tmp_path, "ca")
