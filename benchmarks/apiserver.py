@@ -4,10 +4,11 @@
 
 A k3s server without an agent runs with the role's own webhooks, roles and policies, and beside it the
 master's service with a registry of 5,000 owners in memory (tokens.py). Each of 500 clients keeps one TLS
-connection, has a token of its own and reads a ConfigMap twice a second. Requests are sent when their time has
-come, whether or not earlier ones are answered, and a latency counts from that time: a server that falls behind
-shows it. The API server asks the master about each token every 10 s. The same load with a client certificate,
-about which nobody is asked, is the yardstick. Everything runs on this machine, the clients included.
+connection, has a token of its own and reads a ConfigMap twice a second. Requests are sent when their time
+has come, whether or not earlier ones are answered, and a latency counts from that time: a server that falls
+behind shows it. The API server asks the master about each token every 10 s. The same load with a client
+certificate, about which nobody is asked, is the yardstick. Everything runs on this machine, the clients
+included.
 """
 
 from __future__ import annotations
