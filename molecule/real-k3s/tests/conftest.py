@@ -5,12 +5,8 @@ The files are in the order in which they run: the cluster, the owner, and last w
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,70 +15,11 @@ from testinfra.host import Host
 
 from agent_kit import Agent, Pair, load
 from k3s_daas import tenancy
+from owner_kit import Kubectl, deployment, until
 from scenario import STAGE, play
 
-IMAGE = "localhost/echo:1"
 AGENT = "/var/lib/rancher/k3s/agent"
 SHARED = ("client-kube-proxy", "client-k3s-controller")
-
-RESTRICTED = {
-    "runAsNonRoot": True,
-    "runAsUser": 1000,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-
-
-def until(what: Callable[[], Any], timeout_s: float) -> Any:
-    """What `what` returns, as soon as it is something."""
-    end = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < end, f"not within {timeout_s:g} s"
-        time.sleep(0.3)
-    return found
-
-
-@dataclass(frozen=True)
-class Kubectl:
-    """kubectl on the control node, by a kubeconfig and nothing else."""
-
-    binary: str
-    kubeconfig: Path
-
-    def command(self, *arguments: str) -> list[str]:
-        return [self.binary, "kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
-
-    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            input=stdin,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        done = self.run(*arguments, stdin=stdin)
-        assert done.returncode == 0, f"{arguments}: {done.stderr}"
-        return done.stdout
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments),
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            bufsize=1,
-        )
-
-    @property
-    def environment(self) -> dict[str, str]:
-        # A k3s unpacks itself; what it unpacks goes with the stage.
-        return os.environ | {"K3S_DATA_DIR": str(STAGE / "k3s-client"), "HOME": str(STAGE)}
 
 
 @pytest.fixture(scope="session")
@@ -126,33 +63,6 @@ def images() -> None:
         )
 
 
-def echo(name: str, node: str) -> dict[str, Any]:
-    """A pod of the test image: HTTP at 8080, and a few commands."""
-    return {
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {
-            "nodeSelector": {"kubernetes.io/hostname": node},
-            "containers": [{"name": "echo", "image": IMAGE, "securityContext": RESTRICTED}],
-            "terminationGracePeriodSeconds": 1,
-        },
-    }
-
-
-def deployment(name: str, node: str) -> str:
-    return json.dumps(
-        {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name},
-            "spec": {
-                "replicas": 1,
-                "selector": {"matchLabels": {"app": name}},
-                "template": echo(name, node),
-            },
-        }
-    )
-
-
 @pytest.fixture(scope="session")
 def web(owner: Kubectl, images: None) -> str:
     """The cluster address of the owner's Service `web`: a pod on worker-1; `near` is a pod on worker-2."""
@@ -181,7 +91,7 @@ set -e
 folder=$(mktemp -d)
 trap 'rm -r $folder' EXIT
 /opt/k3s-daas/venv/bin/k3s-daas-watcher register --config /etc/k3s-daas/watcher.json --wait 20 \\
-  --seal-token-file /etc/k3s-daas/seal-token --joined-marker $folder/none \\
+  --seal-token-file /etc/k3s-daas/seal-token --joined-marker $folder/none --agent-dir $folder \\
   --token-out $folder/token --password-out $folder/password >&2
 cat $folder/token; echo; cat $folder/password
 """

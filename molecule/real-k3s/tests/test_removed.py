@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import until
 from testinfra.host import Host
 
 from agent_kit import KUBELET, SERVING, Agent, Pair, Tunnel, connect
+from owner_kit import until
 from scenario import play
 
 Nodes = Callable[[], dict[str, dict[str, Any]]]
