@@ -264,6 +264,7 @@ def _api_server(binary: str, folder: Path, token_review_url: str) -> Iterator[_S
             "authentication-token-webhook-version=v1",
             "authentication-token-webhook-cache-ttl=10s",
             f"authorization-config={folder}/authorization.yaml",
+            "anonymous-auth=false",
         ],
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

@@ -31,9 +31,9 @@ import pytest_asyncio
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
-from agent_kit import KUBELET, Agent
 from cluster_kit import OWNER_A, OWNER_B, A, B, configmap, pod
 
+from agent_kit import KUBELET, Agent
 from k3s_daas import seal
 from k3s_daas.join import bootstrap_token
 from k3s_daas.registry import SealTokenRecord, Snapshot, Worker, WorkerStatus
@@ -242,6 +242,7 @@ class ApiServer:
                 "authentication-token-webhook-version=v1",
                 "authentication-token-webhook-cache-ttl=10s",
                 f"authorization-config={self.root}/authorization.yaml",
+                "anonymous-auth=false",
             ],
         }
         (self.root / "config.yaml").write_text(yaml.safe_dump(config))

@@ -64,7 +64,7 @@ def test_nodes_are_checked_before_the_api_servers_own_rules() -> None:
     assert [one["type"] for one in config["authorizers"]] == ["Webhook", "Node", "RBAC"]
     webhook = config["authorizers"][0]["webhook"]
     assert webhook["failurePolicy"] == "NoOpinion"
-    assert webhook["unauthorizedTTL"] == "10s"
+    assert webhook["unauthorizedTTL"] == "2s"
     [condition] = webhook["matchConditions"]
     for user in (*SHARED_USERS, NODE_USER):
         assert f"'{user}'" in condition["expression"]

@@ -1,7 +1,7 @@
 """The API server's authorization webhook: may the holder of this node's certificate still ask for anything?
 
 k3s' certificates live for a year and can't be taken back, so what they open is decided with every request
-(the API server keeps an answer for 10 s). Of three users, all that a node has:
+(the API server keeps an answer for 2 s). Of three users, all that a node has:
 
 - `system:node:NAME`: refused unless NAME is a registered worker that is neither slashed nor, when it leaves,
   without its Node already.
