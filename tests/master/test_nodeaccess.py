@@ -149,8 +149,7 @@ async def test_a_node_that_leaves_may_work_until_it_is_gone_from_the_cluster(ben
     assert await asked(bench, "system:node:worker-1") == "worker-1 has left"
 
 
-@pytest.mark.parametrize("status", [WorkerStatus.SLASHED, WorkerStatus.UNBONDING])
-async def test_connections_are_cut_once_when_a_removed_node_is_gone(bench: Any, status: WorkerStatus) -> None:
+async def test_connections_are_cut_once_when_a_node_has_left(bench: Any) -> None:
     request = bench.config.state_dir / "cut-connections"
     await bench.join("worker-1")
     await bench.join("worker-2", bench.owner_b)
@@ -158,7 +157,7 @@ async def test_connections_are_cut_once_when_a_removed_node_is_gone(bench: Any, 
     del bench.kube.nodes["worker-2"]
     await bench.state.fleet.reconcile()
     assert not request.exists()
-    bench.chain.set_status("worker-1", status)
+    bench.chain.set_status("worker-1", WorkerStatus.UNBONDING)
     await bench.catch_up()
     await bench.state.fleet.reconcile()
     assert not request.exists()
@@ -170,20 +169,42 @@ async def test_connections_are_cut_once_when_a_removed_node_is_gone(bench: Any, 
     assert not request.exists()
 
 
-async def test_a_cut_that_cant_be_asked_for_is_asked_for_again(bench: Any) -> None:
+async def test_connections_are_cut_with_each_removal_of_a_slashed_node(bench: Any) -> None:
+    request = bench.config.state_dir / "cut-connections"
     await bench.join("worker-1")
     bench.chain.slash("worker-1")
     await bench.catch_up()
     await bench.state.fleet.reconcile()
+    await bench.state.remover.sweep()
+    assert json.loads(request.read_text())["because_removed"] == ["worker-1"]
+    request.unlink()
+    await bench.state.fleet.reconcile()
+    await bench.state.remover.sweep()
+    assert not request.exists()
+
+
+async def test_a_cut_that_cant_be_asked_for_is_asked_for_again(bench: Any) -> None:
+    await bench.join("worker-1")
+    await bench.join("worker-2", bench.owner_b)
+    bench.chain.slash("worker-1")
+    bench.chain.set_status("worker-2", WorkerStatus.UNBONDING)
+    await bench.catch_up()
+    await bench.state.fleet.reconcile()
     blocked = bench.config.state_dir / ".cut-connections"
     blocked.mkdir()
-    del bench.kube.nodes["worker-1"]
+    await bench.state.remover.sweep()
+    assert bench.state.store.open_removals() == ["worker-1"]
+    del bench.kube.nodes["worker-2"]
     await bench.state.fleet.reconcile()
     assert "nodes" in bench.state.fleet.problems
     blocked.rmdir()
+    request = bench.config.state_dir / "cut-connections"
     await bench.state.fleet.reconcile()
-    assert (bench.config.state_dir / "cut-connections").exists()
+    assert json.loads(request.read_text())["because_removed"] == ["worker-2"]
     assert "nodes" not in bench.state.fleet.problems
+    await bench.state.remover.sweep()
+    assert json.loads(request.read_text())["because_removed"] == ["worker-1"]
+    assert bench.state.store.open_removals() == []
 
 
 async def test_the_list_of_nodes_has_who_may_be_one(bench: Any) -> None:

@@ -185,9 +185,11 @@ class Fleet:
     async def _look_at_nodes(self) -> None:
         found = await self._cluster.nodes()
         gone = [name for name in self.nodes if name not in found]
-        # The last look is kept until that is done: what fails is tried with the next one.
-        if removed := [name for name in gone if self._access.why_out(name, gone=True)]:
-            self._cut.ask(removed, self._clock.now_ms())
+        # Of the slashed the remover takes care. The last look is kept until this is done: what fails is tried
+        # with the next one.
+        slashed = set(self._index.slashed()) if gone else set()
+        if left := [name for name in gone if name not in slashed and self._access.why_out(name, gone=True)]:
+            self._cut.ask(left, self._clock.now_ms())
         self.nodes, self.looked = found, True
         back = [node_id for node_id in self._index.slashed() if node_id in self.nodes]
         done = self._store.removals()

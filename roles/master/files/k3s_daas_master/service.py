@@ -123,10 +123,12 @@ def assemble(
     access = NodeAccess(index, certificates, lambda: fleet.nodes if fleet.looked else None, store.was_removed)
     node_list = NodeList(cluster, index)
     disruption = Disruption(index, heartbeats.last_ms, clock)
+    cut = CutRequest(config.state_dir)
     remover = Remover(
         registry=registry,
         cluster=cluster,
         passwords=passwords,
+        cut=cut,
         store=store,
         clock=clock,
         drain_timeout_s=config.drain_timeout_s,
@@ -200,7 +202,7 @@ def assemble(
         policy=policy,
         access=access,
         node_list=node_list,
-        cut=CutRequest(config.state_dir),
+        cut=cut,
         address=address,
         endpoint=config.endpoint,
         api_server=config.api_server,
