@@ -18,6 +18,7 @@ import asyncio
 import base64
 import json
 import os
+import socket
 import ssl
 import statistics
 import subprocess
@@ -243,7 +244,7 @@ def _api_server(binary: str, folder: Path, token_review_url: str) -> Iterator[_S
     manifests.mkdir(parents=True)
     texts = [(FILES / name).read_text() for name in ("rbac.yaml", "admission.yaml")]
     (manifests / "k3s-daas.yaml").write_text("\n---\n".join(texts))
-    port = free_port()
+    port = _free_pair()
     config = {
         "data-dir": str(folder / "data"),
         "disable-agent": True,
@@ -274,6 +275,17 @@ def _api_server(binary: str, folder: Path, token_review_url: str) -> Iterator[_S
         server = _Server(process, folder, "127.0.0.1", port)
         _wait(server, log)
         yield server
+
+
+def _free_pair() -> int:
+    """A port that is free, and so is the next one, which k3s takes for its API server. Below those that the
+    kernel gives to whoever asks for any: seconds pass before k3s binds it."""
+    for port in range(20_000, 30_000, 10):
+        with socket.socket() as one, socket.socket() as other, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 1))
+            return port
+    raise RuntimeError("found no two free ports in a row between 20,000 and 30,000 on 127.0.0.1")
 
 
 def _wait(server: _Server, log: Path) -> None:
