@@ -120,8 +120,11 @@ async def test_a_shared_certificate_opens_nothing_before_its_worker_claims_it(se
     fresh = stays.agent.fetch(CONTROLLER)
     with connect(server.url, stays.agent.server_ca, fresh) as client:
         refused(client.get(PODS), "no worker of the fleet")
-        # What an agent waits for at its start tells nothing and is let through.
+        # What k3s waits for at its start, a server's too, tells nothing and is let through.
         assert client.get("/readyz").status_code == 200
+        slices = "/apis/discovery.k8s.io/v1"
+        assert client.get(f"{slices}/namespaces/default/endpointslices").status_code == 200
+        refused(client.get(f"{slices}/endpointslices"), "no worker of the fleet")
         worker = server.index.workers[stays.agent.node_id]
         server.certificates.claim(worker, [fresh.sha256, stays.pairs[KUBE_PROXY].sha256])
         server.until(lambda: client.get(PODS).status_code == 200, LIMIT_S)

@@ -120,12 +120,31 @@ async def test_claims_end_with_the_worker(bench: Any) -> None:
     [
         {"nonResourceAttributes": {"path": "/readyz", "verb": "get"}},
         {"resourceAttributes": {"group": "authorization.k8s.io", "resource": "selfsubjectaccessreviews"}},
+        {
+            "resourceAttributes": {
+                "group": "discovery.k8s.io",
+                "resource": "endpointslices",
+                "namespace": "default",
+                "verb": "watch",
+            }
+        },
     ],
 )
-async def test_what_an_agent_waits_for_at_its_start_is_left_to_it(
-    bench: Any, attributes: dict[str, Any]
-) -> None:
+async def test_what_k3s_waits_for_at_its_start_is_left_to_it(bench: Any, attributes: dict[str, Any]) -> None:
+    """A server too, which has such a certificate and no watcher: it ends itself after 15 minutes without."""
     assert await asked(bench, "system:k3s-controller", ONE, **attributes) is None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"group": "discovery.k8s.io", "resource": "endpointslices"},
+        {"group": "discovery.k8s.io", "resource": "endpointslices", "namespace": "kube-system"},
+        {"group": "", "resource": "endpoints", "namespace": "default"},
+    ],
+)
+async def test_and_no_more_than_that(bench: Any, attributes: dict[str, Any]) -> None:
+    assert await asked(bench, "system:k3s-controller", ONE, resourceAttributes=attributes) is not None
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,12 @@ def test_the_other_one_stays_ready(removed: Removed, nodes: Nodes) -> None:
     assert ready()
 
 
+def test_k3s_own_server_connected_again(removed: Removed, hosts: dict[str, Host]) -> None:
+    """It has a certificate of a user that all nodes share, and nobody staked for it."""
+    journal = hosts["master"].check_output("journalctl --unit k3s.service --output cat")
+    assert 'User "system:k3s-controller" cannot' not in journal.replace("\\", "")
+
+
 def test_its_open_watch_was_cut(removed: Removed) -> None:
     assert removed.watch.ended.wait(15)
 

@@ -7,7 +7,7 @@ k3s' certificates live for a year and can't be taken back, so what they open is 
   without its Node already.
 - `system:kube-proxy` and `system:k3s-controller`, the same on every node: refused unless a worker that is in
   claims the certificate (certificates.py). What tells nothing is left to everybody: whether the server is
-  ready, what one may do.
+  ready, what one may do, where the API server is. k3s' own server, which nobody staked for, wants no more.
 
 For all others, and whenever nothing is known yet, it has no opinion, and the API server's own rules decide.
 """
@@ -33,6 +33,8 @@ _SHA256 = "X509SHA256="
 
 class _Resource(msgspec.Struct):
     group: str = ""
+    resource: str = ""
+    namespace: str = ""
 
 
 class _Spec(msgspec.Struct):
@@ -97,10 +99,7 @@ class NodeAccess:
     def why_refused(self, spec: _Spec) -> str | None:
         if spec.user.startswith(NODE_USER):
             return self.why_out(spec.user.removeprefix(NODE_USER))
-        resource = spec.resourceAttributes
-        if spec.user not in SHARED_USERS or resource is None or resource.group == "authorization.k8s.io":
-            return None
-        if not self._index.loaded:
+        if spec.user not in SHARED_USERS or not self._index.loaded or _tells_nothing(spec.resourceAttributes):
             return None
         for credential in (spec.extra or {}).get(CREDENTIAL, []):
             for stake in self._certificates.holders(credential.removeprefix(_SHA256)):
@@ -123,3 +122,11 @@ class NodeAccess:
             if gone or (nodes is not None and node_id not in nodes):
                 return f"{node_id} has left"
         return None
+
+
+def _tells_nothing(resource: _Resource | None) -> bool:
+    """What k3s asks for, on servers and agents, before anything else works; None: not a resource, a path."""
+    if resource is None or resource.group == "authorization.k8s.io":
+        return True
+    asked = (resource.group, resource.resource, resource.namespace)
+    return asked == ("discovery.k8s.io", "endpointslices", "default")
