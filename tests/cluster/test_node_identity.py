@@ -169,7 +169,7 @@ class TestPolicy:
             answer = client.patch(
                 "/api/v1/nodes/worker-b/status", content=json.dumps(elsewhere), headers=MERGE
             )
-            refused(answer, "k3s-daas-nodes", "identity that all nodes share")
+            refused(answer, "k3s-daas-node-writes", "identity that all nodes share")
 
     def test_without_its_list_no_node_is_made(
         self, server: Any, admin: httpx.Client, forged: Any, name: str
@@ -183,5 +183,9 @@ class TestPolicy:
 
             server.until(lambda: "no params found" in tried().text)
             assert tried().status_code == 422
+            # Nodes that there are go on being written about.
+            label = '{"metadata": {"labels": {"a": "b"}}}'
+            assert admin.patch("/api/v1/nodes/worker-b", content=label, headers=MERGE).status_code == 200
+        server.index.loaded = True
         asyncio.run(server.reconcile())
         assert admin.get(path).status_code == 200
