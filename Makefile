@@ -3,6 +3,7 @@
 # make test       every test
 # make bench-chain  the chain side in figures
 # make bench-services  master and watcher in figures
+# make bench-apiserver  K3S_BINARY's API server with 500 owners, in figures
 # make screenshot   the status page's picture in docs/images
 # make setup      only what the others need: Debian packages, virtual environment, Move compiler, host image
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-con
 TEST_PACKAGES := chromium chromium-driver
 STAGE := $(PYTHON) molecule/resources/stage
 
-.PHONY: help setup demo demo-down test lint bench-chain bench-services screenshot
+.PHONY: help setup demo demo-down test lint bench-chain bench-services bench-apiserver screenshot
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -97,6 +98,10 @@ $(STATE)/wrk: | $(STATE)/packages
 
 bench-services: setup $(STATE)/wrk
 	@$(BIN)/python benchmarks/services.py
+
+bench-apiserver: setup
+	@$(BIN)/python benchmarks/apiserver.py
+
 screenshot: setup $(STATE)/test-packages
 	@mkdir -p docs/images
 	@K3S_DAAS_SCREENSHOT=$(CURDIR)/docs/images/status-page.png $(BIN)/pytest --quiet tests/master/served/test_picture.py

@@ -68,9 +68,9 @@ def measure(rounds: int = ROUNDS, seconds: int = ROUND_S) -> dict[str, float | i
     theirs: list[_Round] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tokens = _Tokens.make()
+        tokens = Tokens.make()
         tokens.write(folder)
-        with _master(folder) as master, _reference(folder) as reference:
+        with serving_master(folder) as master, _reference(folder) as reference:
             for server in (master, reference):
                 _load(server, folder, WARM_UP_S)
             for _ in range(rounds):
@@ -97,7 +97,7 @@ class _Running:
 
 
 @dataclass(frozen=True)
-class _Tokens:
+class Tokens:
     """Secrets by owner, in the same order, and some that the registry doesn't know."""
 
     of_owners: list[str]
@@ -105,7 +105,7 @@ class _Tokens:
     unknown: list[str]
 
     @classmethod
-    def make(cls) -> _Tokens:
+    def make(cls) -> Tokens:
         def some(count: int) -> list[str]:
             return [seal.make() for _ in range(count)]
 
@@ -158,7 +158,7 @@ def _load(server: _Running, folder: Path, seconds: int) -> _Round:
     return _Round(counted["requests"] / counted["seconds"], counted["p50_ms"], counted["p99_ms"])
 
 
-def _check_answers(master: _Running, folder: Path, tokens: _Tokens, seconds: int) -> None:
+def _check_answers(master: _Running, folder: Path, tokens: Tokens, seconds: int) -> None:
     """After the load, every kind of token gets the answer it should."""
     revoked = int((folder / "revoked").read_text())
     wanted = REVOCATIONS_PER_S * seconds
@@ -186,7 +186,7 @@ def _review(url: str, token: str) -> bool:
 
 
 @contextmanager
-def _master(folder: Path) -> Iterator[_Running]:
+def serving_master(folder: Path) -> Iterator[_Running]:
     port = free_port()
     (folder / "port").write_text(str(port))
     command = [sys.executable, str(HERE / "tokens.py"), "--serve", str(folder)]

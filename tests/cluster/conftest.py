@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import secrets
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,20 +27,28 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
 from cluster_kit import OWNER_A, OWNER_B, A, B, configmap, pod
 
+from agent_kit import KUBELET, Agent
 from k3s_daas import seal
+from k3s_daas.join import bootstrap_token
 from k3s_daas.registry import SealTokenRecord, Snapshot, Worker, WorkerStatus
+from k3s_daas_master.certificates import Certificates
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.identity import issue_kubeconfig
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.nodeaccess import NodeAccess
+from k3s_daas_master.nodelist import NodeList
+from k3s_daas_master.nodepasswords import NodePasswordKeeper
 from k3s_daas_master.operators import Operators
+from k3s_daas_master.store import Store
 from k3s_daas_master.tenant_cluster import TenantCluster
 from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
@@ -66,13 +75,14 @@ def free_ports() -> int:
 
 
 class WebhookThread:
-    """The master's webhook on its own server, in a thread: whatever the index says, this answers."""
+    """The master's webhooks on their own server, in a thread: whatever the index says, this answers."""
 
-    def __init__(self, reviewer: TokenReviewer) -> None:
+    def __init__(self, reviewer: TokenReviewer, access: NodeAccess) -> None:
         self._reviewer = reviewer
+        self._access = access
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/token-review"
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(
@@ -80,7 +90,9 @@ class WebhookThread:
         )
 
     async def _run(self) -> None:
-        server = WebhookServer(Webhook(self._reviewer, Metrics().token_reviews), self._socket)
+        metrics = Metrics()
+        reviews = Webhook(self._reviewer, metrics.token_reviews, self._access, metrics.node_accesses)
+        server = WebhookServer(reviews, self._socket)
         serving = asyncio.create_task(server.serve())
         await self._stop.wait()
         server.stop()
@@ -119,7 +131,15 @@ class ApiServer:
         self.tokens: dict[str, str] = {}
         self.cap = CapOf()
         self.operators = Operators(self.cap, "0x" + "ce" * 32, self.clock)
-        self.webhook = WebhookThread(TokenReviewer(self.index, self.view, self.operators))
+        (root / "state").mkdir(mode=0o700)
+        self.store = Store(root / "state")
+        self.certificates = Certificates(self.store)
+        # Who is in the cluster, as the master's last look would say.
+        self.nodes: set[str] | None = None
+        self.webhook = WebhookThread(
+            TokenReviewer(self.index, self.view, self.operators),
+            NodeAccess(self.index, self.certificates, lambda: self.nodes, lambda node_id: False),
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self.port = free_ports()
         self.url = f"https://127.0.0.1:{self.port}"
@@ -128,10 +148,10 @@ class ApiServer:
 
     # -- the chain, by hand --------------------------------------------------------------------------------
 
-    def stake(self, node_id: str, owner: str) -> None:
+    def stake(self, node_id: str, owner: str, status: WorkerStatus = WorkerStatus.ACTIVE) -> None:
         now = self.clock.now_ms()
         self.workers[node_id] = Worker(
-            node_id, owner, 10**9, WorkerStatus.ACTIVE, "0x5", owner, now, now, 10**9, 0, 0, 1000, 100
+            node_id, owner, 10**9, status, "0x5", owner, now, now, 10**9, 0, 0, 1000, 100
         )
         self.load()
 
@@ -151,7 +171,15 @@ class ApiServer:
         self.load()
 
     def slash(self, node_id: str) -> None:
-        self.workers[node_id] = replace(self.workers[node_id], status=WorkerStatus.SLASHED)
+        self.set_status(node_id, WorkerStatus.SLASHED)
+
+    def set_status(self, node_id: str, status: WorkerStatus) -> None:
+        self.workers[node_id] = replace(self.workers[node_id], status=status)
+        self.load()
+
+    def withdraw(self, node_id: str) -> None:
+        """The worker has left: the registry knows it no more."""
+        del self.workers[node_id]
         self.load()
 
     async def hand_cap_to(self, holder: str | None) -> None:
@@ -171,15 +199,18 @@ class ApiServer:
 
     def start(self) -> None:
         self.webhook.start()
-        review = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "master", "cluster": {"server": self.webhook.url}}],
-            "users": [{"name": "api-server", "user": {}}],
-            "contexts": [{"name": "c", "context": {"cluster": "master", "user": "api-server"}}],
-            "current-context": "c",
-        }
-        (self.root / "token-review.kubeconfig").write_text(yaml.safe_dump(review))
+        for name in ("token-review", "node-access"):
+            webhook = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "master", "cluster": {"server": f"{self.webhook.url}/{name}"}}],
+                "users": [{"name": "api-server", "user": {}}],
+                "contexts": [{"name": "c", "context": {"cluster": "master", "user": "api-server"}}],
+                "current-context": "c",
+            }
+            (self.root / f"{name}.kubeconfig").write_text(yaml.safe_dump(webhook))
+        rules = (FILES / "authorization.yaml").read_text().replace("/etc/rancher/k3s/", f"{self.root}/")
+        (self.root / "authorization.yaml").write_text(rules)
         manifests = self.root / "data/server/manifests"
         manifests.mkdir(parents=True)
         policy = {
@@ -210,6 +241,8 @@ class ApiServer:
                 f"authentication-token-webhook-config-file={self.root}/token-review.kubeconfig",
                 "authentication-token-webhook-version=v1",
                 "authentication-token-webhook-cache-ttl=10s",
+                f"authorization-config={self.root}/authorization.yaml",
+                "anonymous-auth=false",
             ],
         }
         (self.root / "config.yaml").write_text(yaml.safe_dump(config))
@@ -282,7 +315,7 @@ class ApiServer:
         return Cluster.from_file(self.root / "master.kubeconfig", 30.0)
 
     async def reconcile(self) -> Tenants:
-        """One whole pass of the tenants' loop, by the master's identity."""
+        """One whole pass of the tenants' loop and over the list of nodes, by the master's identity."""
         cluster = self.cluster()
         try:
             self.fresh()
@@ -294,6 +327,7 @@ class ApiServer:
                 grace_ms=0,
             )
             assert await tenants.reconcile()
+            await NodeList(cluster, self.index).reconcile()
             return tenants
         finally:
             await cluster.aclose()
@@ -376,3 +410,48 @@ def master(server: ApiServer) -> Iterator[httpx.Client]:
     server.fresh()
     with server.master() as client:
         yield client
+
+
+@pytest_asyncio.fixture
+async def keeper(server: ApiServer) -> AsyncIterator[NodePasswordKeeper]:
+    """The master's own keeper of node passwords, on this API server."""
+    cluster = server.cluster()
+    yield NodePasswordKeeper(cluster, server.index, server.store, b"k" * 32)
+    await cluster.aclose()
+
+
+@pytest.fixture
+def name(server: ApiServer) -> Iterator[str]:
+    """A node name that no other test uses; workers whose names begin with it are gone after the test."""
+    name = f"node-{secrets.token_hex(4)}"
+    yield name
+    server.workers = {k: worker for k, worker in server.workers.items() if not k.startswith(name)}
+    server.load()
+
+
+@pytest.fixture
+def join(
+    server: ApiServer, keeper: NodePasswordKeeper, tmp_path: Path
+) -> Callable[[str, str], Awaitable[Agent]]:
+    """`await join(name, owner)`: a worker that staked and registered, with all that the master gives it."""
+
+    async def make(node_id: str, owner: str) -> Agent:
+        server.stake(node_id, owner, WorkerStatus.PENDING)
+        await keeper.cover()
+        password = await keeper.ensure(server.index.workers[node_id], 1)
+        assert password is not None
+        token_id, secret = bootstrap_token()
+        cluster = server.cluster()
+        try:
+            now = server.clock.now_ms()
+            await NodeList(cluster, server.index).have(node_id)
+            await cluster.create_bootstrap_token(node_id, token_id, secret, now, now + 600_000)
+        finally:
+            await cluster.aclose()
+        server_ca = server.tls / "server-ca.crt"
+        agent = Agent(server.url, server_ca, tmp_path, f"{token_id}.{secret}", node_id, password)
+        # k3s hears of the Secrets a moment later.
+        server.until(lambda: agent.ask(KUBELET).status_code == 200)
+        return agent
+
+    return make

@@ -411,6 +411,8 @@ class FakeKube:
     leases: dict[str, dict[str, Any]] = field(default_factory=dict)
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    # The names in the ConfigMap k3s-daas-nodes; None before it is made.
+    node_list: list[str] | None = None
     # What becomes of an evicted pod: "gone", "stuck" (terminates for ever), "refused" (a budget forbids it).
     eviction: str = "gone"
     broken: bool = False
@@ -431,6 +433,11 @@ class FakeKube:
                 ),
                 Route(secrets, self._secrets, methods=["GET", "POST"]),
                 Route(secrets + "/{name}", self._secret, methods=["GET", "PUT", "DELETE"]),
+                Route(
+                    "/api/v1/namespaces/kube-system/configmaps/k3s-daas-nodes",
+                    self._node_list,
+                    methods=["GET", "PATCH"],
+                ),
                 Route("/api/v1/pods", self._list(self.pods, "Pod")),
                 Route(pod, self._pod, methods=["DELETE"]),
                 Route(pod + "/eviction", self._evict, methods=["POST"]),
@@ -593,6 +600,18 @@ class FakeKube:
             return status(422, "Invalid")
         self.secrets[name] = _stored(body)
         return JSONResponse(self.secrets[name])
+
+    async def _node_list(self, request: Request) -> Response:
+        if refusal := self._note(request):
+            return refusal
+        if request.method == "PATCH":
+            assert request.headers["content-type"] == "application/apply-patch+yaml"
+            self.node_list = sorted((await request.json()).get("data") or {})
+        if self.node_list is None:
+            return status(404, "NotFound")
+        meta = {"name": "k3s-daas-nodes", "namespace": "kube-system"}
+        data = dict.fromkeys(self.node_list, "")
+        return JSONResponse({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data})
 
     async def _pod(self, request: Request) -> Response:
         if refusal := self._note(request):
@@ -905,7 +924,8 @@ def _client(app: Starlette) -> httpx.AsyncClient:
 
 
 def _webhook_client(state: State) -> httpx.AsyncClient:
-    app = Webhook(state.reviewer, state.metrics.token_reviews)
+    metrics = state.metrics
+    app = Webhook(state.reviewer, metrics.token_reviews, state.access, metrics.node_accesses)
     return httpx.AsyncClient(transport=RsgiTransport(app), base_url="http://webhook")
 
 

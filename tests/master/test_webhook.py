@@ -59,6 +59,11 @@ def review(token: Any) -> dict[str, Any]:
     }
 
 
+def _app(state: Any, reviewer: Any = None) -> Webhook:
+    metrics = state.metrics
+    return Webhook(reviewer or state.reviewer, metrics.token_reviews, state.access, metrics.node_accesses)
+
+
 @pytest_asyncio.fixture
 async def serve(bench: Any) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
     """`await serve()`: the bench's webhook; `await serve(reviewer)`: one that asks another reviewer."""
@@ -67,7 +72,7 @@ async def serve(bench: Any) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
     async def start(reviewer: Any = None) -> Served:
         sock = listening.bind("127.0.0.1:0")
         port = sock.getsockname()[1]
-        app = Webhook(reviewer or bench.state.reviewer, bench.state.metrics.token_reviews)
+        app = _app(bench.state, reviewer)
         server = WebhookServer(app, sock)
         task = asyncio.create_task(server.serve())
         await server.up.wait()
@@ -237,7 +242,7 @@ async def test_a_body_that_does_not_come(serve: Any, monkeypatch: pytest.MonkeyP
 
 async def test_stopping_waits_for_nobody_who_is_slow(bench: Any) -> None:
     sock = listening.bind("127.0.0.1:0")
-    app = Webhook(bench.state.reviewer, bench.state.metrics.token_reviews)
+    app = _app(bench.state)
     server = WebhookServer(app, sock)
     task = asyncio.create_task(server.serve())
     await server.up.wait()

@@ -10,6 +10,8 @@ import yaml
 
 from k3s_daas import tenancy
 from k3s_daas_master.identity import USER
+from k3s_daas_master.nodeaccess import NODE_USER, SHARED_USERS
+from k3s_daas_master.nodelist import NAME as NODE_LIST
 from k3s_daas_master.tenant_objects import DEFAULT_CONTAINER, DEFAULT_QUOTA
 
 ROLES = Path(__file__).parents[2] / "roles"
@@ -43,10 +45,29 @@ def test_no_role_has_a_wildcard_where_it_counts(key: tuple[str, str, str]) -> No
 
 
 def test_nothing_is_bound_to_the_systems_groups_nor_to_cluster_admin() -> None:
-    for (kind, _, _), body in RBAC.items():
+    """But that nodes may see one another."""
+    of_the_system = set()
+    for (kind, _, name), body in RBAC.items():
         if kind.endswith("Binding"):
             assert body["roleRef"]["name"].startswith("k3s-daas:")
-            assert all(subject["name"].startswith("k3s-daas:") for subject in body["subjects"])
+            subjects = {subject["name"] for subject in body["subjects"]}
+            of_the_system |= {(name, one) for one in subjects if not one.startswith("k3s-daas:")}
+    assert of_the_system == {("k3s-daas:nodes", "system:nodes")}
+    assert rules("ClusterRole", "", "k3s-daas:nodes") == [
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}
+    ]
+
+
+def test_nodes_are_checked_before_the_api_servers_own_rules() -> None:
+    """It only ever denies, and a master that is down shuts nobody out."""
+    config = yaml.safe_load((FILES / "authorization.yaml").read_text())
+    assert [one["type"] for one in config["authorizers"]] == ["Webhook", "Node", "RBAC"]
+    webhook = config["authorizers"][0]["webhook"]
+    assert webhook["failurePolicy"] == "NoOpinion"
+    assert webhook["unauthorizedTTL"] == "2s"
+    [condition] = webhook["matchConditions"]
+    for user in (*SHARED_USERS, NODE_USER):
+        assert f"'{user}'" in condition["expression"]
 
 
 def test_what_owners_do_not_get() -> None:
@@ -99,8 +120,9 @@ def test_every_policy_is_bound_denies_and_fails_closed() -> None:
         assert all(rule["message"] for rule in policy["validations"])
         assert (bound["policyName"], bound["validationActions"]) == (name, ["Deny"])
     assert len(ADMISSION) == 2 * len(policies)
-    params = ADMISSION["ValidatingAdmissionPolicyBinding", "", "k3s-daas-image-policy"]["spec"]["paramRef"]
-    assert params["parameterNotFoundAction"] == "Deny"
+    for name in ("k3s-daas-image-policy", NODE_LIST):
+        params = ADMISSION["ValidatingAdmissionPolicyBinding", "", name]["spec"]["paramRef"]
+        assert (params["name"], params["parameterNotFoundAction"]) == (name, "Deny")
 
 
 def test_policies_name_the_groups_labels_and_users_that_the_code_gives() -> None:

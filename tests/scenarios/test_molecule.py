@@ -11,6 +11,8 @@ import pytest
 from testhosts.names import Fleet
 
 PROJECT = Path(__file__).parents[2]
+# Of these the stand-in is none of the parties.
+REAL_ONLY = {"real-k3s"}
 SCENARIOS = sorted(path.parent.name for path in (PROJECT / "molecule").glob("*/molecule.yml"))
 
 
@@ -20,6 +22,10 @@ def test_scenario(scenario: str, own_stage: Callable[[str, int], Fleet]) -> None
         pytest.skip("test hosts need root and systemd-nspawn: run `make setup` as root")
     if scenario == "upgrade" and os.environ.get("K3S_BINARY") and not os.environ.get("K3S_BINARY_OLD"):
         pytest.skip("upgrade needs two real k3s: set K3S_BINARY_OLD to one that is older than K3S_BINARY")
+    if scenario in REAL_ONLY and not os.environ.get("K3S_BINARY"):
+        pytest.skip(
+            f"{scenario} is about a real k3s: set K3S_BINARY=/path/to/k3s, and K3S_IMAGES=/dir for pods"
+        )
     stage = own_stage("m", SCENARIOS.index(scenario))
     done = subprocess.run(
         ["molecule", "test", "--scenario-name", scenario],

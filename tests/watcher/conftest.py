@@ -141,6 +141,11 @@ def make_ca(directory: Path, name: str) -> Ca:
     return Ca(ca.public_bytes(pem), cert_file, key_file)
 
 
+@pytest.fixture(name="make_ca", scope="session")
+def _make_ca() -> Callable[[Path, str], Ca]:
+    return make_ca
+
+
 @pytest.fixture
 def ca(tmp_path: Path) -> Ca:
     return make_ca(tmp_path, "ca")
@@ -451,6 +456,12 @@ def make_root(tmp_path: Path) -> Callable[..., Control]:
 
 
 @pytest.fixture
+def certificates() -> list[str]:
+    """Fingerprints of the node's shared certificates, for a test to change."""
+    return []
+
+
+@pytest.fixture
 async def make_watcher(
     make_config: Callable[..., WatcherConfig],
     token: str,
@@ -458,6 +469,7 @@ async def make_watcher(
     clock: FakeClock,
     probe: FakeProbe,
     pods: FakePods,
+    certificates: list[str],
     make_root: Callable[..., Control],
 ) -> AsyncIterator[MakeWatcher]:
     """Watchers on one state directory; made twice, the second is the first after a restart."""
@@ -477,6 +489,7 @@ async def make_watcher(
             key=HeartbeatKey(bytes(range(32))),
             usage=lambda: HOST,
             pods=pods,
+            certificates=lambda: list(certificates),
         )
         made.append(watcher)
         return watcher

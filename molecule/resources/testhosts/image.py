@@ -31,7 +31,7 @@ PACKAGES = (
     *("iptables", "nftables", "iputils-ping", "procps"),
 )
 # k3s brings containerd, runc and the network plug-ins itself, and calls these.
-KUBERNETES_PACKAGES = ("conntrack", "ethtool", "kmod", "mount", "socat")
+KUBERNETES_PACKAGES = ("conntrack", "ethtool", "ipset", "kmod", "mount", "socat")
 _OPTIONS = (
     "--variant=minbase",
     '--aptopt=Apt::Install-Recommends "false"',

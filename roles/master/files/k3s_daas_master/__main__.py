@@ -11,6 +11,7 @@ from pathlib import Path
 
 from k3s_daas import logs
 from k3s_daas.chain import ChainError, Key
+from k3s_daas_master import cut
 from k3s_daas_master.backups import command as backups
 from k3s_daas_master.backups.places import BackupError
 from k3s_daas_master.certificate import CertificateError, Issued, issue
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _issue_kubeconfig(options)
         if options.command == "backup":
             return backups.run(options)
+        if options.command == "cut-connections":
+            return cut.main(options.port, options.unit)
         config = load(options.config)
         if options.command == "init-key":
             return _init_key(config)
@@ -83,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     kubeconfig.add_argument("--out", type=Path, required=True, help="the kubeconfig to write")
     kubeconfig.add_argument("--owner", help="user who may read it (default: whoever runs this)")
     backups.add_arguments(commands.add_parser("backup", help="make, check and restore backups (as root)"))
+    closing = commands.add_parser(
+        "cut-connections", help="close every connection to the API server, after a removal (as root)"
+    )
+    closing.add_argument("--port", type=int, required=True, help="the API server's TCP port")
+    closing.add_argument("--unit", required=True, help="restarted where the kernel can't close connections")
     return parser
 
 

@@ -1,7 +1,8 @@
 """One pass of comparing the cluster with the chain, over and over.
 
-It keeps node passwords and the announced master right, cordons the jailed, writes on-chain who is active or
-offline, clears bootstrap tokens that are no longer needed, and notices slashed nodes that came back.
+It keeps node passwords, the list of nodes and the announced master right, cordons the jailed, writes on-chain
+who is active or offline, clears bootstrap tokens that are no longer needed, has the connections of removed
+nodes cut, and notices slashed nodes that came back.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from k3s_daas.logs import get_logger
 from k3s_daas.registry import WorkerStatus
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError, NodeView
+from k3s_daas_master.cut import CutRequest
 from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.drains import DrainWatch
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
+from k3s_daas_master.nodeaccess import NodeAccess
+from k3s_daas_master.nodelist import NodeList
 from k3s_daas_master.nodepasswords import NodePasswordKeeper
 from k3s_daas_master.pacing import Pacing
 from k3s_daas_master.policy import Policy
@@ -61,6 +65,9 @@ class Fleet:
         disruption: Disruption,
         drains: DrainWatch,
         policy: Policy,
+        access: NodeAccess,
+        node_list: NodeList,
+        cut: CutRequest,
         address: str,
         endpoint: str,
         api_server: str,
@@ -82,6 +89,9 @@ class Fleet:
         self._disruption = disruption
         self._drains = drains
         self._policy = policy
+        self._access = access
+        self._node_list = node_list
+        self._cut = cut
         self._clock = clock
         self._pacing = Pacing(index, view, address, clock)
         self._statuses = StatusWriter(
@@ -96,6 +106,8 @@ class Fleet:
         self._wake = asyncio.Event()
         self._ca_checked: float | None = None
         self.nodes: dict[str, NodeView] = {}
+        # Whether `nodes` was ever filled.
+        self.looked = False
         self.problems: dict[str, str] = {}
         self.passes = 0
 
@@ -138,6 +150,7 @@ class Fleet:
                 await self._step("jailed", self._cordon_jailed)
                 await self._step("bootstrap_tokens", self._clear_bootstrap_tokens)
                 await self._step("drains", self._watch_drains)
+            await self._step("node_list", self._node_list.reconcile)
             # Last: in a large fleet that is new to us it takes a while.
             await self._step("node_passwords", self._passwords.reconcile)
         self.passes += 1
@@ -170,7 +183,14 @@ class Fleet:
         self._ca_checked = now
 
     async def _look_at_nodes(self) -> None:
-        self.nodes = await self._cluster.nodes()
+        found = await self._cluster.nodes()
+        gone = [name for name in self.nodes if name not in found]
+        # Of the slashed the remover takes care. The last look is kept until this is done: what fails is tried
+        # with the next one.
+        slashed = set(self._index.slashed()) if gone else set()
+        if left := [name for name in gone if name not in slashed and self._access.why_out(name, gone=True)]:
+            self._cut.ask(left, self._clock.now_ms())
+        self.nodes, self.looked = found, True
         back = [node_id for node_id in self._index.slashed() if node_id in self.nodes]
         done = self._store.removals()
         for node_id in back:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from k3s_daas.evidence import Evidence
 from k3s_daas_master.authenticate import check_timestamp, worker_of
+from k3s_daas_master.certificates import Certificates
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.errors import ApiError
 from k3s_daas_master.index import TokenIndex
@@ -37,9 +38,11 @@ class Heartbeats:
         store: Store,
         clock: Clock,
         signatures: Signatures,
+        certificates: Certificates,
         on_offence: Callable[[str, Evidence], None],
     ) -> None:
         self._signatures = signatures
+        self._certificates = certificates
         self._on_offence = on_offence
         self._index = index
         self._store = store
@@ -55,10 +58,12 @@ class Heartbeats:
         reported: Reported,
         body: bytes = b"",
         signature: str | None = None,
+        certificates: Sequence[str] = (),
     ) -> str:
         """Accept a heartbeat and return the worker's on-chain status. Raises ApiError.
 
-        `body` is what was sent, byte for byte, and `signature` the header over it.
+        `body` is what was sent, byte for byte, and `signature` the header over it; `certificates` are those
+        that the worker says are its own (SHA-256, hex).
         Works on a stale view too: a chain that can't be reached throws nobody out.
         """
         if not self._index.loaded:
@@ -84,5 +89,6 @@ class Heartbeats:
             raise
         if signed is not None:
             self._signatures.accepted(worker, timestamp_ms, signed)
+        self._certificates.claim(worker, certificates)
         self.reported[node_id] = reported
         return worker.status.value

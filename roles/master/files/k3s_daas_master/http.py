@@ -69,6 +69,7 @@ _SIGNATURE = {
 _Model = TypeVar("_Model", bound="_Body")
 
 # What a worker reports of itself is shown to others: plain names, numbers that JSON has, short text.
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")]
 _Figure = (
     Annotated[int, Field(ge=-(2**63), le=_MAX_U64)]
@@ -102,12 +103,19 @@ class DrainBody(_Body):
 
 
 class HeartbeatBody(_Body):
-    """A heartbeat. Everything but name and time is for display only."""
+    """A heartbeat. What isn't name, time or certificate is for display only."""
 
     stake_status: Annotated[str, Field(max_length=32)] = ""
     stake_mist: Annotated[int, Field(ge=0, le=_MAX_U64)] | None = None
     running_pods: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     resource_usage: Annotated[dict[_Key, _Figure | None], Field(max_length=32)] = {}
+    certificates: Annotated[
+        list[_Sha256],
+        Field(
+            max_length=4,
+            description="SHA-256 of the node's own; see docs/nodes.md",
+        ),
+    ] = []
 
 
 def api_app(state: State) -> Starlette:
@@ -140,7 +148,7 @@ def _operations(state: State) -> list[Operation]:
         reported = Reported(body.stake_status, body.stake_mist, body.running_pods, body.resource_usage)
         signature = request.headers.get("x-worker-signature")
         status = state.heartbeats.beat(
-            _token(request), body.node_id, body.timestamp_ms, reported, raw, signature
+            _token(request), body.node_id, body.timestamp_ms, reported, raw, signature, body.certificates
         )
         if status in ("pending", "offline"):
             state.fleet.wake()

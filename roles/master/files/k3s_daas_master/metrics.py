@@ -59,6 +59,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.node_accesses = Counter(
+            "k3s_daas_node_accesses",
+            "Nodes' requests that were asked about, by outcome (no_opinion, denied or an error code)",
+            ["outcome"],
+            registry=self.registry,
+        )
         self.strangers = Counter(
             "k3s_daas_strangers",
             "API requests with an unknown seal token or none, by outcome (heard or refused)",

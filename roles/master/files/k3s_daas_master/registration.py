@@ -14,6 +14,7 @@ from k3s_daas_master.cluster import Cluster, ClusterError
 from k3s_daas_master.errors import ApiError
 from k3s_daas_master.freshness import STALE_MS, ChainView
 from k3s_daas_master.index import TokenIndex, WorkerView
+from k3s_daas_master.nodelist import NodeList
 from k3s_daas_master.nodepasswords import NodePasswordKeeper
 from k3s_daas_master.signatures import Signatures
 from k3s_daas_master.store import Store
@@ -41,6 +42,7 @@ class Registrar:
         store: Store,
         cluster: Cluster,
         passwords: NodePasswordKeeper,
+        node_list: NodeList,
         ca: ClusterCa,
         signatures: Signatures,
         api_server: str,
@@ -52,6 +54,7 @@ class Registrar:
         self._store = store
         self._cluster = cluster
         self._passwords = passwords
+        self._node_list = node_list
         self._ca = ca
         self._signatures = signatures
         self._api_server = api_server
@@ -94,6 +97,7 @@ class Registrar:
                 password = await self._passwords.ensure(worker, token.generation)
                 if password is None:
                     raise _status_changed()
+                await self._node_list.have(node_id)
                 await self._cluster.create_bootstrap_token(node_id, token_id, secret, now, expires_ms)
                 for older in await self._cluster.bootstrap_tokens(node_id):
                     if older.token_id != token_id:

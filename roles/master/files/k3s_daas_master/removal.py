@@ -1,4 +1,4 @@
-"""Taking slashed workers out of the cluster: lock the name, cordon, drain, delete.
+"""Taking slashed workers out of the cluster: lock the name, cordon, drain, delete, cut what they have open.
 
 The list of removals is durable and each step may be repeated, so a restart goes on where it was. Nothing is
 removed on an event's word alone: the worker's record is read from the chain once more first.
@@ -15,6 +15,7 @@ from k3s_daas.logs import get_logger
 from k3s_daas.registry import Worker, WorkerStatus
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError, PodView
+from k3s_daas_master.cut import CutRequest
 from k3s_daas_master.nodepasswords import NodePasswordKeeper
 from k3s_daas_master.store import Store
 
@@ -39,6 +40,7 @@ class Remover:
         registry: ReadsWorkers,
         cluster: Cluster,
         passwords: NodePasswordKeeper,
+        cut: CutRequest,
         store: Store,
         clock: Clock,
         drain_timeout_s: float,
@@ -47,6 +49,7 @@ class Remover:
         self._registry = registry
         self._cluster = cluster
         self._passwords = passwords
+        self._cut = cut
         self._store = store
         self._clock = clock
         self._drain_timeout_s = drain_timeout_s
@@ -107,6 +110,8 @@ class Remover:
             _log.info("node deleted", node_id=node_id)
         # Also when the node was gone before: we may have deleted it before a crash.
         await self._passwords.lock(node_id, afresh=True)
+        # No await between these two: killed here, it is asked for again.
+        self._cut.ask([node_id], self._clock.now_ms())
         self._store.finish_removal(node_id, self._clock.now_ms())
         self.finished += 1
         _log.info("slashed worker removed", node_id=node_id)

@@ -21,10 +21,12 @@ from k3s_daas.logs import get_logger
 from k3s_daas.registry import AgreedRegistry
 from k3s_daas.requests import policy as request_policy
 from k3s_daas_master.bodies import MAX_BODY_BYTES
+from k3s_daas_master.certificates import Certificates
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError
 from k3s_daas_master.config import Config
 from k3s_daas_master.connections import Connections, guarded
+from k3s_daas_master.cut import CutRequest
 from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.doubts import Doubts
 from k3s_daas_master.drain import Drainer
@@ -39,6 +41,8 @@ from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.http import api_app
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.nodeaccess import NodeAccess
+from k3s_daas_master.nodelist import NodeList
 from k3s_daas_master.nodepasswords import NodePasswordKeeper, load_key
 from k3s_daas_master.nodewatch import NodeWatch
 from k3s_daas_master.operators import Operators, ReadsCap
@@ -107,14 +111,24 @@ def assemble(
     view = ChainView(clock, chain_may_lead=config.network == "localnet")
     passwords = NodePasswordKeeper(cluster, index, store, load_key(config.state_dir / "node-password.key"))
     signatures = Signatures(store, config.registry_id)
+    certificates = Certificates(store)
     heartbeats = Heartbeats(
-        index, store, clock, signatures, on_offence=lambda node_id, found: policy.find(node_id, found)
+        index,
+        store,
+        clock,
+        signatures,
+        certificates,
+        on_offence=lambda node_id, found: policy.find(node_id, found),
     )
+    access = NodeAccess(index, certificates, lambda: fleet.nodes if fleet.looked else None, store.was_removed)
+    node_list = NodeList(cluster, index)
     disruption = Disruption(index, heartbeats.last_ms, clock)
+    cut = CutRequest(config.state_dir)
     remover = Remover(
         registry=registry,
         cluster=cluster,
         passwords=passwords,
+        cut=cut,
         store=store,
         clock=clock,
         drain_timeout_s=config.drain_timeout_s,
@@ -186,6 +200,9 @@ def assemble(
         disruption=disruption,
         drains=DrainWatch(index, cluster, config.registry_id, clock),
         policy=policy,
+        access=access,
+        node_list=node_list,
+        cut=cut,
         address=address,
         endpoint=config.endpoint,
         api_server=config.api_server,
@@ -199,6 +216,7 @@ def assemble(
         store=store,
         cluster=cluster,
         passwords=passwords,
+        node_list=node_list,
         ca=ca,
         signatures=signatures,
         api_server=config.api_server,
@@ -239,6 +257,7 @@ def assemble(
         disruption=disruption,
         policy=policy,
         reviewer=TokenReviewer(index, view, operators),
+        access=access,
         limiter=RateLimiter(config.registration_burst, config.registration_per_s, clock),
         stranger_limiter=RateLimiter(config.unknown_token_burst, config.unknown_token_per_s, clock),
         refusal_log=RateLimiter(_REFUSALS_BURST, _REFUSALS_PER_S, clock),
@@ -347,7 +366,9 @@ async def serve_state(
     """
     config = state.config
     server = api_server(state)
-    webhook_server = WebhookServer(Webhook(state.reviewer, state.metrics.token_reviews), webhook)
+    metrics = state.metrics
+    reviews = Webhook(state.reviewer, metrics.token_reviews, state.access, metrics.node_accesses)
+    webhook_server = WebhookServer(reviews, webhook)
     progress = [state.fleet.passes, clock.monotonic()]
 
     def alive() -> bool:

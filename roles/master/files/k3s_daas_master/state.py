@@ -17,6 +17,7 @@ from k3s_daas_master.gas import GasWatch
 from k3s_daas_master.heartbeats import Heartbeats
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.metrics import Metrics
+from k3s_daas_master.nodeaccess import NodeAccess
 from k3s_daas_master.nodewatch import NodeWatch
 from k3s_daas_master.operators import Operators
 from k3s_daas_master.policy import Policy
@@ -56,6 +57,7 @@ class State:
     disruption: Disruption
     policy: Policy
     reviewer: TokenReviewer
+    access: NodeAccess
     limiter: RateLimiter
     stranger_limiter: RateLimiter
     refusal_log: RateLimiter

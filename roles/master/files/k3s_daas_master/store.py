@@ -44,6 +44,8 @@ CREATE TABLE removals (
 CREATE TABLE worker_keys (
     node_id TEXT PRIMARY KEY, owner TEXT NOT NULL, registered_at_ms INTEGER NOT NULL,
     generation INTEGER NOT NULL, public_key BLOB NOT NULL);
+CREATE TABLE certificates (
+    node_id TEXT PRIMARY KEY, owner TEXT NOT NULL, registered_at_ms INTEGER NOT NULL, sha256s TEXT NOT NULL);
 CREATE TABLE signed_heartbeats (
     node_id TEXT PRIMARY KEY, timestamp_ms INTEGER NOT NULL, body BLOB NOT NULL, signature BLOB NOT NULL);
 CREATE TABLE findings (
@@ -112,7 +114,7 @@ class Store:
 
     @property
     def db(self) -> sqlite3.Connection:
-        """For the parts that keep tables of their own here: signatures and the slashing policy."""
+        """For the parts that keep tables of their own here: signatures, certificates, the slashing policy."""
         return self._db
 
     def close(self) -> None:
@@ -237,6 +239,11 @@ class Store:
             "SELECT node_id FROM removals WHERE done_ms IS NULL ORDER BY requested_ms, node_id"
         )
         return [row[0] for row in rows]
+
+    def was_removed(self, node_id: str) -> bool:
+        """Whether a removal of this node was finished."""
+        query = "SELECT 1 FROM removals WHERE node_id = ? AND done_ms IS NOT NULL"
+        return self._db.execute(query, (node_id,)).fetchone() is not None
 
     def removals(self) -> dict[str, int | None]:
         """Every removal ever asked for, with the ms at which it was done."""

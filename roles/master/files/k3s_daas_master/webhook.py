@@ -1,9 +1,10 @@
-"""The webhook's own HTTP server, on loopback: tens of thousands of checks a second, from the master's index.
+"""The webhooks' own HTTP server, on loopback: tens of thousands of checks a second, from the master's index.
 
-Every bearer token that the API server hasn't cached comes here, so this one path has a server of its own
-(granian: HTTP in Rust, in threads of its own; our handler runs in the master's event loop, beside what keeps
-the index) and a handler without a framework. Who may ask is whoever reaches loopback, which is the API
-server: there is one source, and no limit per source would tell a guest's flood from everybody else's kubectl.
+Every bearer token, and what every node asks for, comes here unless the API server has the answer in its
+cache, so these two paths have a server of their own (granian: HTTP in Rust, in threads of its own; our
+handler runs in the master's event loop, beside what keeps the index) and a handler without a framework. Who
+may ask is whoever reaches loopback, which is the API server: there is one source, and no limit per source
+would tell a guest's flood from everybody else's kubectl.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -26,9 +27,11 @@ from prometheus_client import Counter
 from k3s_daas.logs import get_logger
 from k3s_daas_master.bodies import BODY_TIMEOUT_S, MAX_BODY_BYTES, bad_request, check_content_type, too_large
 from k3s_daas_master.errors import ApiError
+from k3s_daas_master.nodeaccess import NodeAccess
 from k3s_daas_master.tokenreview import TokenReviewer
 
 PATH = "/token-review"
+ACCESS_PATH = "/node-access"
 # More than this of a body that is too large isn't even read to be thrown away. Less is, so that its sender
 # gets to read the refusal: the API server asks again when a connection breaks.
 _MAX_DISCARDED_BYTES = 8 * 1024 * 1024
@@ -38,40 +41,50 @@ _HEADER_TIMEOUT_MS = 45_000
 _LOOK_EVERY_S = 1.0
 _JSON = [("content-type", "application/json")]
 _log = get_logger("k3s_daas_master.webhook")
+# Body → (outcome, answer), and what counts each outcome.
+_Check = tuple[Callable[[bytes], tuple[bool, bytes]], Counter, Counter]
 
 
 class Webhook:
-    """The RSGI application: TokenReviews in, TokenReviews out, and nothing else."""
+    """The RSGI application: TokenReviews and SubjectAccessReviews in, the same out, and nothing else."""
 
-    def __init__(self, reviewer: TokenReviewer, reviews: Counter) -> None:
-        self._reviewer = reviewer
-        self._reviews = reviews
-        # Looked up once: prometheus' own lookup takes as long as a check.
-        self._authenticated = reviews.labels("authenticated")
-        self._refused = reviews.labels("refused")
+    def __init__(
+        self, reviewer: TokenReviewer, reviews: Counter, access: NodeAccess, accesses: Counter
+    ) -> None:
+        self._reviews = {PATH: reviews, ACCESS_PATH: accesses}
+        # Outcomes are looked up once: prometheus' own lookup takes as long as a check.
+        self._checks: dict[str, _Check] = {
+            PATH: (reviewer.review, reviews.labels("authenticated"), reviews.labels("refused")),
+            ACCESS_PATH: (access.review, accesses.labels("denied"), accesses.labels("no_opinion")),
+        }
         self._reading: dict[asyncio.Task[Any], float] = {}
 
     async def __call__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answer one request; never raises."""
         try:
-            if scope.path != PATH:
-                raise _nothing_here("not_found", scope)
+            check, yes, no = self._check(scope)
             if scope.method != "POST":
                 raise _nothing_here("method_not_allowed", scope)
             headers = scope.headers
             check_content_type(headers.get("content-type", ""))
             body = await self._body(protocol, headers.get("content-length"))
-            authenticated, answer = self._reviewer.review(body)
-            (self._authenticated if authenticated else self._refused).inc()
+            outcome, answer = check(body)
+            (yes if outcome else no).inc()
             protocol.response_bytes(200, _JSON, answer)
         except ApiError as error:
-            self._reviews.labels(error.code).inc()
+            self._reviews.get(scope.path, self._reviews[PATH]).labels(error.code).inc()
             _refuse(protocol, error, {"allow": "POST"} if error.code == "method_not_allowed" else {})
         except Exception:
-            self._reviews.labels("internal").inc()
+            self._reviews[scope.path].labels("internal").inc()
             # The traceback goes to the log; the caller learns nothing about our insides.
-            _log.exception("token review broke")
+            _log.exception("review broke", path=scope.path)
             _refuse(protocol, ApiError("internal", "The master made a mistake."), {})
+
+    def _check(self, scope: Scope) -> _Check:
+        found = self._checks.get(scope.path)
+        if found is None:
+            raise _nothing_here("not_found", scope)
+        return found
 
     async def _body(self, protocol: HTTPProtocol, declared: str | None) -> bytes:
         """The request's body, never more than MAX_BODY_BYTES of it. Raises ApiError."""
@@ -132,8 +145,8 @@ def _nothing_here(code: str, scope: Scope) -> ApiError:
         code,
         "There is nothing here by that name and method.",
         f"{scope.method} {scope.path}",
-        f"POST {PATH}",
-        "Correct the URL in the API server's token webhook configuration.",
+        f"POST {PATH} or {ACCESS_PATH}",
+        "Correct the URL in the API server's webhook configuration.",
     )
 
 

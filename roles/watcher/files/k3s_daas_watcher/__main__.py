@@ -15,6 +15,7 @@ from k3s_daas import logs
 from . import agent_control, config, register_command, sealfile, service, signing
 from .agent import KubeletProbe
 from .api import Api, application
+from .certificates import NodeCertificates
 from .clock import SystemClock
 from .connect import leave_builder, readers
 from .control import Control, ControlError
@@ -126,6 +127,7 @@ async def _serve(path: Path, token_file: Path | None, key_file: Path | None) -> 
         key=key,
         usage=HostMeter(clock.monotonic).look,
         pods=KubeletPods(settings.node_id, Path(settings.kubelet_credentials_dir)),
+        certificates=NodeCertificates(Path(settings.kubelet_credentials_dir)).fingerprints,
     )
     unstaker = Unstaker(watcher, clock, leave_builder(settings))
     app = application(Api(watcher, clock, Guard(token, clock), root, unstaker))

@@ -20,6 +20,8 @@ log = logs.get_logger(__name__)
 
 # Longest a chain check or a heartbeat with everything that may follow it takes; all have own time-outs.
 STEP_LIMIT_S = 45.0
+# How soon a heartbeat goes out that has something new to tell.
+LOOK_S = 1.0
 
 
 async def serve(
@@ -64,7 +66,13 @@ async def _run(
         ),
         asyncio.create_task(
             _every(
-                watcher, clock, "heartbeat", watcher.beat, config.heartbeat_s, spread=config.heartbeat_s / 20
+                watcher,
+                clock,
+                "heartbeat",
+                watcher.beat,
+                config.heartbeat_s,
+                spread=config.heartbeat_s / 20,
+                pause=lambda seconds: _unless_untold(watcher, clock, seconds),
             ),
             name="heartbeat",
         ),
@@ -103,14 +111,23 @@ async def _every(
     *,
     spread: float = 0.0,
     wait_first: bool = False,
+    pause: Callable[[float], Awaitable[None]] | None = None,
 ) -> None:
+    pause = pause or clock.sleep
     watcher.live.progress[name] = clock.monotonic()
     if wait_first:
         await clock.sleep(seconds)
     while True:
         await step()
         watcher.live.progress[name] = clock.monotonic()
-        await clock.sleep(max(0.1, seconds + clock.jitter(spread)))
+        await pause(max(0.1, seconds + clock.jitter(spread)))
+
+
+async def _unless_untold(watcher: Watcher, clock: Clock, seconds: float) -> None:
+    """Until the next heartbeat is due, or there is something new to tell, for which a new agent waits."""
+    end = clock.monotonic() + seconds
+    while (left := end - clock.monotonic()) > 0 and not watcher.untold():
+        await clock.sleep(min(left, LOOK_S))
 
 
 def alive(watcher: Watcher, clock: Clock) -> bool:

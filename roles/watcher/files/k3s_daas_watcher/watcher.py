@@ -66,6 +66,7 @@ class Watcher:
         key: HeartbeatKey | None = None,
         usage: Callable[[], HostUsage],
         pods: Pods,
+        certificates: Callable[[], list[str]],
         fetch_ca: FetchCa = join.fetch_cacerts,
     ) -> None:
         self.config = config
@@ -80,6 +81,8 @@ class Watcher:
         self._fetch_ca = fetch_ca
         self.usage = usage
         self._pods = pods
+        self._certificates = certificates
+        self._told: list[str] = []
         self._looking = asyncio.Lock()
         self._client: MasterClient | None = None
         self._client_of: KnownMaster | None = None
@@ -141,6 +144,8 @@ class Watcher:
 
     async def beat(self) -> bool:
         """Send one heartbeat; True when the master took it. Raises Slashed when the chain confirms one."""
+        # Whatever comes of it: what can't be told now waits for the next heartbeat like all else.
+        self._told = self._certificates()
         try:
             client = await self.master()
             await self._count_pods()
@@ -162,6 +167,10 @@ class Watcher:
         self._save()
         return True
 
+    def untold(self) -> bool:
+        """Whether the node has certificates that no heartbeat has told the master about yet."""
+        return self._certificates() != self._told
+
     async def _count_pods(self) -> None:
         known = self.store.state.master
         if known is not None:
@@ -182,6 +191,8 @@ class Watcher:
             "running_pods": self.live.pods,
             "resource_usage": self.usage().summary(),
         }
+        if self._told:
+            body["certificates"] = self._told
         try:
             await client.heartbeat(body, self._key)
         except (MasterRefused, MasterUnreachable) as error:
