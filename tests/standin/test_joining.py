@@ -74,7 +74,7 @@ def test_a_worker_joins_as_the_master_prepared_it(cluster: Any) -> None:
 def test_an_agent_joins_with_the_servers_own_token(
     start_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster = start_cluster(token="known to all")
+    cluster = start_cluster(**{"token": "known to all"})
     monkeypatch.setenv("K3S_TOKEN", "known to all")
     root = cluster.agent_root("worker-1")
     options = [f"--server={cluster.url}", "--node-name=worker-1", "--kubelet-arg=healthz-port=0"]

@@ -1,42 +1,46 @@
 #!/bin/sh
-# STAND-IN for k3s' install.sh: a test double for machines that can't download it. It does what `make bench-cluster`
-# needs of it, with the binary in place: the unit, its environment file, links, k3s-killall.sh and the uninstaller.
-# It reads the same variables, knows no download, no SELinux and no OpenRC, and does less work than the real one.
+# STAND-IN for k3s' install.sh, for machines that can't download it: what `make bench-cluster` needs of it, with
+# the binary in place. It writes the unit, its environment file, kubectl's links, and the scripts that stop and
+# uninstall; it reads the same variables, and knows no download, no SELinux and no OpenRC. It does less work than
+# the real one. K3S_STANDIN_ROOT moves every path below another directory, for tests.
 set -eu
 
-eval set -- "${INSTALL_K3S_EXEC:-}"
-case "${1:-}" in
-  agent) unit=k3s-agent; shift ;;
-  *) unit=k3s ;;
-esac
-command=server
-[ "$unit" = k3s ] || command=agent
-systemd=${INSTALL_K3S_SYSTEMD_DIR:-/etc/systemd/system}
+root=${K3S_STANDIN_ROOT:-}
+bin=$root/usr/local/bin
+systemd=$root${INSTALL_K3S_SYSTEMD_DIR:-/etc/systemd/system}
 
-if [ "${INSTALL_K3S_SKIP_DOWNLOAD:-}" != true ] || [ ! -x /usr/local/bin/k3s ]; then
-  echo "k3s-install.sh STAND-IN: wanted INSTALL_K3S_SKIP_DOWNLOAD=true and a k3s in /usr/local/bin" >&2
+if [ "${INSTALL_K3S_SKIP_DOWNLOAD:-}" != true ] || [ ! -x "$bin/k3s" ]; then
+  echo "k3s-install.sh STAND-IN: wanted INSTALL_K3S_SKIP_DOWNLOAD=true and a k3s in $bin" >&2
   exit 1
 fi
 
+# Split into words, as the real one does.
+eval set -- "${INSTALL_K3S_EXEC:-}"
+case "${1:-}" in
+  agent) command=agent unit=k3s-agent; shift ;;
+  server) command=server unit=k3s; shift ;;
+  *) command=server unit=k3s ;;
+esac
+
 for name in kubectl crictl ctr; do
-  [ -e "/usr/local/bin/$name" ] || ln -s k3s "/usr/local/bin/$name"
+  [ -e "$bin/$name" ] || ln -s k3s "$bin/$name"
 done
-cat > /usr/local/bin/k3s-killall.sh << END
+cat > "$bin/k3s-killall.sh" << END
 #!/bin/sh
 systemctl stop k3s.service k3s-agent.service
 END
-cat > "/usr/local/bin/$unit-uninstall.sh" << END
+cat > "$bin/$unit-uninstall.sh" << END
 #!/bin/sh
-/usr/local/bin/k3s-killall.sh
+$bin/k3s-killall.sh
 systemctl disable $unit
-rm -rf $systemd/$unit.service $systemd/$unit.service.env /etc/rancher/k3s /var/lib/rancher/k3s /usr/local/bin/k3s
+rm -rf $systemd/$unit.service $systemd/$unit.service.env $root/etc/rancher/k3s $root/var/lib/rancher/k3s $bin/k3s
 END
-chmod 755 /usr/local/bin/k3s-killall.sh "/usr/local/bin/$unit-uninstall.sh"
+chmod 755 "$bin/k3s-killall.sh" "$bin/$unit-uninstall.sh"
 
-(umask 077; env | grep -E '^(K3S|CONTAINERD|KINE)_' > "$systemd/$unit.service.env" || true)
+(umask 077; env | grep -E '^K3S_' > "$systemd/$unit.service.env" || true)
 cat > "$systemd/$unit.service" << END
 [Unit]
-Description=Lightweight Kubernetes, STAND-IN
+Description=Lightweight Kubernetes, by the STAND-IN of k3s' install script
 Wants=network-online.target
 After=network-online.target
 
@@ -48,7 +52,7 @@ Delegate=yes
 TimeoutStartSec=0
 Restart=always
 RestartSec=5s
-ExecStart=/usr/local/bin/k3s $command $*
+ExecStart=$bin/k3s $command $*
 
 [Install]
 WantedBy=multi-user.target
