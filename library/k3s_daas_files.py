@@ -1,14 +1,14 @@
 #!/usr/bin/python
 # Copyright the K3s-DaaS authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make the directories and files of a role in one run. Standard library only: this runs on the hosts."""
+"""Make, write and remove what a role does in one run. Standard library only: this runs on the hosts."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: k3s_daas_files
-short_description: Make directories and write files, all in one run
+short_description: Make directories, write files and remove others, all in one run
 version_added: "0.1.0"
 description:
   - Does for all that a role writes what M(ansible.builtin.file) and M(ansible.builtin.copy) do for one path.
@@ -60,6 +60,11 @@ options:
         description: Its mode.
         type: str
         default: "0644"
+  absent:
+    description: Files that are not to be there; removed last.
+    type: list
+    elements: path
+    default: []
 attributes:
   check_mode:
     support: full
@@ -87,7 +92,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 paths:
-  description: The directories and files that were changed, or would be.
+  description: The directories and files that were made, changed or removed, or would be.
   type: list
   elements: str
   returned: always
@@ -168,6 +173,20 @@ def write_file(module, wanted):
     }
 
 
+def remove_file(module, path):
+    """What was there, as Ansible shows differences, or None."""
+    path = Path(path)
+    if not (path.exists() or path.is_symlink()):
+        return None
+    if path.is_dir() and not path.is_symlink():
+        module.fail_json(
+            msg=f"Found the directory {path}; wanted a file, or nothing. Move it out of the way."
+        )
+    if not module.check_mode:
+        path.unlink()
+    return {"before_header": str(path), "after_header": "absent", "before": "a file\n", "after": ""}
+
+
 def put(path, content, ids, mode, there):
     """Write it beside itself and rename it; owner and group that aren't told stay as they are."""
     if there:
@@ -199,17 +218,21 @@ def main():
         argument_spec={
             "directories": several | {"options": directory},
             "files": several | {"options": file},
+            "absent": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
+    steps = [
+        *((make_directory, one, one["path"]) for one in module.params["directories"]),
+        *((write_file, one, one["path"]) for one in module.params["files"]),
+        *((remove_file, path, path) for path in module.params["absent"]),
+    ]
     diff = []
-    try:
-        for wanted in module.params["directories"]:
-            diff.append(make_directory(module, wanted))
-        for wanted in module.params["files"]:
-            diff.append(write_file(module, wanted))
-    except OSError as error:
-        module.fail_json(msg=f"Found {error.strerror} at {error.filename}; wanted to write {wanted['path']}.")
+    for step, wanted, path in steps:
+        try:
+            diff.append(step(module, wanted))
+        except OSError as error:
+            module.fail_json(msg=f"{path}: {error.strerror} ({error.filename}). Mend that and run again.")
     diff = [one for one in diff if one is not None]
     module.exit_json(changed=bool(diff), paths=[one["before_header"] for one in diff], diff=diff)
 

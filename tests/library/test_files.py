@@ -126,3 +126,20 @@ def test_a_missing_directory_is_named_and_nothing_is_left(run: Run, tmp_path: Pa
     assert failed["failed"]
     assert str(tmp_path / "no/file") in failed["msg"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_to_be_there_is_removed(run: Run, tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("old")
+    link.symlink_to("nowhere")
+    absent = [str(file), str(link), str(tmp_path / "never-was")]
+    assert run(check=True, absent=absent)["paths"] == absent[:2]
+    assert file.exists()
+    assert run(absent=absent)["paths"] == absent[:2]
+    assert list(tmp_path.iterdir()) == []
+    assert not run(absent=absent)["changed"]
+
+
+def test_a_directory_is_never_removed(run: Run, tmp_path: Path) -> None:
+    assert f"Found the directory {tmp_path}" in run(absent=[str(tmp_path)])["msg"]
+    assert tmp_path.is_dir()
