@@ -26,7 +26,7 @@ from pathlib import Path
 from contestants import PROJECT, Contestant, K3sAnsible, Ours, Stage, install_script
 
 STAGE = PROJECT / "molecule/resources/stage"
-NAME, SUBNET = "bench", "10.123.4.0/24"
+NAME, SUBNET = "bench", "10.123.250.0/24"
 STEPS = ("install", "rerun", "add a worker")
 # The most that ours may take of theirs. Its first install does more: it publishes contracts, stakes, mints,
 # and sets up the master's service and the watchers.
@@ -151,15 +151,20 @@ def parse_recap(output: str) -> tuple[int, int]:
 
 @contextmanager
 def stage(workers: int) -> Iterator[Stage]:
-    """Hosts and chain made anew, taken away at the end."""
+    """Hosts and chain made anew, taken away at the end. Raises SystemExit with what `up` said."""
     program = [sys.executable, str(STAGE), "--name", NAME]
-    subprocess.run([*program, "down"], check=True, stderr=subprocess.DEVNULL)
+
+    def call(*words: str) -> None:
+        done = subprocess.run([*program, *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{done.stderr}the stage's `{words[-1]}` failed")
+
+    call("down")
     try:
-        up = [*program, "--subnet", SUBNET, "--workers", str(workers), "up"]
-        subprocess.run(up, check=True, stderr=subprocess.DEVNULL)
+        call("--subnet", SUBNET, "--workers", str(workers), "up")
         yield json.loads((PROJECT / ".state" / NAME / "stage.json").read_text())
     finally:
-        subprocess.run([*program, "down"], check=True, stderr=subprocess.DEVNULL)
+        call("down")
 
 
 def wait_ready(made: Stage, names: set[str]) -> None:
