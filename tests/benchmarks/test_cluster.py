@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +165,13 @@ def test_our_packages_are_not_shown_to_theirs(
     environment = field.environment(stage_of(tmp_path))
     assert "PYTHONPATH" not in environment
     assert environment["ANSIBLE_FORKS"] == "20"
+
+
+def test_nobodys_kubeconfig_is_changed(field: Any, tmp_path: Path) -> None:
+    environment = field.environment(stage_of(tmp_path))
+    assert Path(environment["HOME"]).is_relative_to(tmp_path)
+    assert shutil.which("kubectl", path=environment["PATH"]) == f"{environment['HOME']}/bin/kubectl"
+    assert subprocess.run(["kubectl"], env=environment, check=False).returncode == 127
 
 
 def test_a_missing_environment_is_named(cluster: ModuleType, field: Any, tmp_path: Path) -> None:
