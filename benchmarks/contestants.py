@@ -105,8 +105,8 @@ class K3sAnsible(Contestant):
         self.airgap.mkdir()
         shutil.copy(binary, self.airgap / "k3s")
         shutil.copy(script, self.airgap / "k3s-install.sh")
-        # Where it finds a kubectl, it merges the cluster into ~/.kube/config. Nobody's is to be changed here, and
-        # ours has a playbook of its own for that: it finds none, and saves the time.
+        # Where it finds a kubectl, it merges the cluster into ~/.kube/config. Nobody's is to be changed here,
+        # and ours has a playbook of its own for that: it finds none, and saves the time.
         self.home = folder / "home"
         hidden = self.home / "bin/kubectl"
         hidden.parent.mkdir(parents=True)
