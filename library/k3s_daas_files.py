@@ -23,7 +23,7 @@ options:
     default: []
     suboptions:
       path:
-        description: Where it is. Directories above it are made if they don't exist.
+        description: Where it is. Directories above it that don't exist get its mode.
         type: path
         required: true
       owner:
@@ -143,7 +143,9 @@ def make_directory(module, wanted):
     if there and not differs(path, ids, mode):
         return None
     if not module.check_mode:
-        path.mkdir(parents=True, exist_ok=True)
+        for missing in reversed([one for one in (path, *path.parents) if not one.exists()]):
+            missing.mkdir()
+            missing.chmod(mode)
         os.chown(path, *ids)
         path.chmod(mode)
     return {

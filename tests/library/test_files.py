@@ -72,6 +72,15 @@ def test_only_what_differs_is_written(run: Run, wanted: dict[str, Any], tmp_path
     assert unit.stat().st_ino == kept
 
 
+def test_directories_above_get_the_same_mode_and_those_that_are_there_keep_theirs(
+    run: Run, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o711)
+    made = run(directories=[{"path": str(tmp_path / "a/b/c"), "mode": "0700"}])
+    assert made["paths"] == [str(tmp_path / "a/b/c")]
+    assert [mode(tmp_path / name) for name in ("", "a", "a/b", "a/b/c")] == [0o711, 0o700, 0o700, 0o700]
+
+
 @pytest.mark.parametrize("name", ["etc", "etc/config.json"])
 def test_a_mode_is_mended(run: Run, wanted: dict[str, Any], tmp_path: Path, name: str) -> None:
     run(**wanted)
