@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 MODULES = sorted(
     path.stem
     for path in (REPOSITORY / "library").glob("*.py")
-    if path.stem.startswith("sui_") or path.stem == "seal_commitment"
+    if path.stem.startswith("sui_") or path.stem in ("seal_commitment", "k3s_daas_files")
 )
 
 
