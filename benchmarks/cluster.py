@@ -64,9 +64,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write every run to this file")
     options = parser.parse_args()
-    playbook = options.k3s_ansible / "playbooks/site.yml"
-    if not playbook.is_file():
-        parser.error(f"found no {playbook}, wanted a checkout of k3s-io/k3s-ansible")
+    role = options.k3s_ansible / "roles/airgap"
+    if not role.is_dir():
+        parser.error(f"found no {role}, wanted the path of a checkout of k3s-io/k3s-ansible")
+    options.k3s_ansible, options.ansible = options.k3s_ansible.absolute(), options.ansible.absolute()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         runs = measure(options, Path(name))
     if options.json is not None:
