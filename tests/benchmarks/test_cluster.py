@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def runs(cluster: ModuleType, ours: dict[str, list[float]], theirs: dict[str, li
             for step, seconds in times.items():
                 more = 1 if name == "ours" and workers == 2 else 0
                 made += [
-                    cluster.Run(name, step, workers, one * workers + more, one, 40, 3) for one in seconds
+                    cluster.Run(name, step, workers, one * workers + more, one, one, 40, 3) for one in seconds
                 ]
     return made
 
@@ -109,7 +110,24 @@ def test_the_table_says_what_misses_its_target(cluster: ModuleType) -> None:
     lines = cluster.table(runs(cluster, ours, {step: [10.0] for step in ours}))
     missed = {tuple(line.split()[:2]) for line in lines if line.endswith("missed")}
     assert missed == {("1", "rerun"), ("2", "rerun")}
-    assert all(len(line) <= 100 for line in lines)
+    assert all(len(line) <= 110 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("cpuacct/testhosts/bench/cpuacct.usage", "5000000000\n"),
+        ("testhosts/bench/cpu.stat", "usage_usec 5000000\nuser_usec 1\n"),
+    ],
+)
+def test_the_hosts_processor_time_is_read_in_either_hierarchy(
+    cluster: ModuleType, tmp_path: Path, path: str, text: str
+) -> None:
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(text)
+    found = cluster.cpu_seconds(tmp_path)
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert found == pytest.approx(5 + ended.ru_utime + ended.ru_stime, abs=0.001)
 
 
 def stage_of(tmp_path: Path) -> dict[str, Any]:
