@@ -4,6 +4,7 @@
 # make bench-chain  the chain side in figures
 # make bench-services  master and watcher in figures
 # make bench-apiserver  K3S_BINARY's API server with 500 owners, in figures
+# make bench-cluster K3S_ANSIBLE=/path  site.yml beside k3s-io/k3s-ansible's, of which a checkout is there
 # make screenshot   the status page's picture in docs/images
 # make setup      only what the others need: Debian packages, virtual environment, Move compiler, host image
 SHELL := /bin/bash
@@ -24,7 +25,7 @@ PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-con
 TEST_PACKAGES := chromium chromium-driver
 STAGE := $(PYTHON) molecule/resources/stage
 
-.PHONY: help setup demo demo-down test lint bench-chain bench-services bench-apiserver screenshot
+.PHONY: help setup demo demo-down test lint bench-chain bench-services bench-apiserver bench-cluster screenshot
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -101,6 +102,19 @@ bench-services: setup $(STATE)/wrk
 
 bench-apiserver: setup
 	@$(BIN)/python benchmarks/apiserver.py
+
+# What k3s-ansible runs in: nothing but this needs it.
+$(STATE)/field: requirements/field.txt | $(STATE)/packages
+	@echo "== virtual environment for k3s-ansible"
+	@$(PYTHON) -m venv --clear $@
+	@$@/bin/pip --quiet install --require-hashes -r requirements/field.txt
+	@touch $@
+
+# WORKERS="1 2 4", ROUNDS=2 and INSTALL_SCRIPT=/path/of/k3s/install.sh where that can't be downloaded.
+bench-cluster: setup $(STATE)/field
+	@$(BIN)/python benchmarks/cluster.py --k3s-ansible "$(K3S_ANSIBLE)" \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  $(if $(INSTALL_SCRIPT),--install-script "$(INSTALL_SCRIPT)")
 
 screenshot: setup $(STATE)/test-packages
 	@mkdir -p docs/images

@@ -39,6 +39,31 @@ options:
   package_id:
     description: With V(latest), any version of the package to upgrade. Empty where there is none yet.
     type: str
+  compiled:
+    description:
+      - What a run in check mode returned as RV(compiled). Nothing is compiled again, and what was shown is
+        what is published, whatever the sources have become since.
+    type: dict
+    suboptions:
+      compiler:
+        description: Which compiler made it.
+        type: str
+        choices: [sui, localnet]
+        required: true
+      modules:
+        description: Bytecode of each module in base64.
+        type: list
+        elements: str
+        required: true
+      dependencies:
+        description: Ids of the packages that it links to.
+        type: list
+        elements: str
+        required: true
+      digest:
+        description: Digest of the package in hex.
+        type: str
+        required: true
 extends_documentation_fragment: [k3s_daas, k3s_daas.signer]
 """
 
@@ -84,6 +109,10 @@ bytecode_digest:
   description: Digest of the compiled package in hex.
   type: str
   returned: success
+compiled:
+  description: The bytecode that would be published, for O(compiled).
+  type: dict
+  returned: in check mode, when there is something to publish or to upgrade
 preview:
   description: What the operator agrees to; see the notes.
   type: dict
@@ -99,19 +128,26 @@ gas_mist:
   returned: success
 """
 
+import base64
+
 from ansible.module_utils.k3s_daas_chain import PLANNED, Refused, connect, is_planned, perform, start
 
 try:
     from k3s_daas.registry.compiler import compile_package
-    from k3s_daas.registry.deploy import plan_package
+    from k3s_daas.registry.deploy import CompiledPackage, plan_package
 except ImportError:
     pass  # start() reports it
 
 
 def compiled(module):
-    """(package, compiler) of the sources."""
-    wanted, network = module.params["compiler"], module.params["network"]
-    package, compiler = compile_package(module.params["path"], "sui" if network == "mainnet" else wanted)
+    """(package, compiler) of the sources, or of what was compiled of them before."""
+    wanted, network, given = (module.params[name] for name in ("compiler", "network", "compiled"))
+    if given:
+        modules = tuple(base64.b64decode(code, validate=True) for code in given["modules"])
+        package = CompiledPackage(modules, tuple(given["dependencies"]), bytes.fromhex(given["digest"]))
+        wanted = compiler = given["compiler"]
+    else:
+        package, compiler = compile_package(module.params["path"], "sui" if network == "mainnet" else wanted)
     if network == "mainnet" and wanted == "localnet":
         raise Refused("Found compiler localnet on mainnet, wanted sui: only Sui's own tool is trusted there.")
     if network == "testnet" and compiler == "localnet":
@@ -131,6 +167,13 @@ async def work(module):
         if found is not None:
             before = {"package_id": found.id, "bytecode_digest": "another" if newer else package.digest.hex()}
         original = found.original_id if found else now
+        if operation.builds and module.check_mode:
+            result["compiled"] = {
+                "compiler": compiler,
+                "modules": [base64.b64encode(code).decode() for code in package.modules],
+                "dependencies": list(package.dependencies),
+                "digest": package.digest.hex(),
+            }
         return result | {
             "package_id": now,
             "original_package_id": original,
@@ -150,6 +193,15 @@ def main():
         "compiler": {"type": "str", "choices": ["auto", "sui", "localnet"], "default": "auto"},
         "state": {"type": "str", "choices": ["present", "latest"], "default": "present"},
         "package_id": {"type": "str"},
+        "compiled": {
+            "type": "dict",
+            "options": {
+                "compiler": {"type": "str", "choices": ["sui", "localnet"], "required": True},
+                "modules": {"type": "list", "elements": "str", "required": True},
+                "dependencies": {"type": "list", "elements": "str", "required": True},
+                "digest": {"type": "str", "required": True},
+            },
+        },
     }
     start(work, spec, registry=False)
 

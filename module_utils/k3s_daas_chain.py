@@ -21,7 +21,7 @@ try:
     from k3s_daas.chain.bcs import normalize_address
     from k3s_daas.registry import Deployment, Registry
     from k3s_daas.registry.operation import Done, carry_out, estimate, preview
-    from k3s_daas.requests.client import RequestError
+    from k3s_daas.requests.errors import RequestError
     from k3s_daas.tokenfile import UnusableToken
 
     IMPORT_ERROR = None

@@ -22,6 +22,7 @@ class Machine:
             "net/ipv4/conf/all/forwarding": "0",
             "net/ipv4/conf/all/accept_redirects": "0",
             "net/ipv4/conf/eth0/forwarding": "1",
+            "fs/inotify/max_user_instances": "128",
             "vm/overcommit_memory": "0",
             "vm/drop_caches": "0",
             "kernel/panic": "0",
@@ -76,6 +77,23 @@ def test_forwarding_that_was_on_stays_on(machine: Machine, tmp_path: Path) -> No
     registry.join(FIRST, tmp_path, kubernetes=False)
     registry.leave(FIRST)
     assert machine.get("net/ipv4/ip_forward") == "1"
+
+
+def test_inotify_serves_many_hosts_until_the_last_fleet_goes(machine: Machine, tmp_path: Path) -> None:
+    instances = "fs/inotify/max_user_instances"
+    registry.join(FIRST, tmp_path, kubernetes=True)
+    assert machine.get(instances) == "1024"
+    registry.join(SECOND, tmp_path, kubernetes=False)
+    registry.leave(FIRST)
+    assert machine.get(instances) == "1024"
+    registry.leave(SECOND)
+    assert machine.get(instances) == "128"
+
+
+def test_a_higher_limit_of_inotify_stays(machine: Machine, tmp_path: Path) -> None:
+    machine.set("fs/inotify/max_user_instances", "8192")
+    registry.join(FIRST, tmp_path, kubernetes=False)
+    assert machine.get("fs/inotify/max_user_instances") == "8192"
 
 
 def test_what_a_kubelet_changes_is_put_back_by_the_last_kubernetes_fleet(

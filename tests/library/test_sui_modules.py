@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,24 @@ async def test_package_is_published_once(new_operator: Any, repository: Path) ->
     assert (again["changed"], again["package_id"]) == (False, made["package_id"])
     assert again["diff"]["before"] == again["diff"]["after"]
     assert await operator.sent() == before
+
+
+async def test_what_was_shown_is_what_is_published(
+    new_operator: Any, tmp_path: Path, repository: Path
+) -> None:
+    operator = await new_operator()
+    source = tmp_path / "package"
+    shutil.copytree(repository / "move" / "k3s_daas", source, ignore=shutil.ignore_patterns("build"))
+    planned = await operator("sui_package", check=True, path=str(source), compiler="localnet")
+    # Neither compiled again nor looked at: these sources are no Move any more.
+    (source / "sources/slashing.move").write_text("module")
+    made = await operator("sui_package", path=str(source), compiled=planned["compiled"])
+    assert (made["changed"], made["compiler"]) == (True, "localnet"), made
+    assert made["bytecode_digest"] == planned["bytecode_digest"]
+    assert made["gas_mist"] == planned["gas_mist"]
+    assert "compiled" not in made
+    again = await operator("sui_package", check=True, path=str(source), compiled=planned["compiled"])
+    assert (again["changed"], "compiled" in again) == (False, False)
 
 
 async def test_package_with_other_code_is_another_package(

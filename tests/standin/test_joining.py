@@ -72,6 +72,29 @@ def test_a_worker_joins_as_the_master_prepared_it(cluster: Any) -> None:
         assert secret not in written
 
 
+def test_an_agent_joins_with_the_servers_own_token(
+    start_cluster: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = start_cluster(**{"token": "known to all"})
+    monkeypatch.setenv("K3S_TOKEN", "known to all")
+    root = cluster.agent_root("worker-1")
+    options = [f"--server={cluster.url}", "--node-name=worker-1", "--kubelet-arg=healthz-port=0"]
+    cluster.start(root, "worker-1.log", ["agent", *options]).ready()
+    assert conditions(cluster, "worker-1") == {"Ready": "True"}
+
+
+def test_with_a_token_for_agents_the_servers_own_joins_nobody(start_cluster: Callable[..., Any]) -> None:
+    cluster = start_cluster(**{"token": "the server's", "agent-token": "the agents'"})
+    with cluster.http() as client:
+        answers = [
+            client.get("/v1-k3s/config", auth=("node", token)).status_code
+            for token in ("the server's", "the agents'", "")
+        ]
+        elsewhere = client.get("/api/v1/nodes", auth=("node", "the agents'"))
+    assert answers == [401, 200, 401]
+    assert elsewhere.status_code == 401
+
+
 def test_keys_and_the_datastore_are_for_root_alone(cluster: Any) -> None:
     files = [*cluster.root.rglob("*.key"), *cluster.root.rglob("state.db"), cluster.kubeconfig]
     assert len(files) >= 5

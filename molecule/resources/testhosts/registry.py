@@ -98,14 +98,14 @@ def join(fleet: Fleet, state_dir: Path, kubernetes: bool) -> None:
     """Make the fleet's network, after noting what that changes."""
     with locked(RUN_DIR / "lock", "the machine's network"):
         before = _read(_SYSCTLS)
-        before.setdefault("forwarding", sysctls.forwarding())
+        before.setdefault("hosts", sysctls.of_all_hosts())
         if kubernetes:
             before.setdefault("kubernetes", sysctls.of_the_machine())
         # Notes first: killed right after them, we have changed nothing and `down` has nothing to put back.
         _write(_SYSCTLS, before)
         _write(_FLEETS / f"{fleet.name}.json", asdict(Entry(str(state_dir), str(fleet.subnet), kubernetes)))
         network.up(fleet)
-        sysctls.set_forwarding()
+        sysctls.set_for_hosts()
 
 
 def leave(fleet: Fleet) -> None:
@@ -117,7 +117,7 @@ def leave(fleet: Fleet) -> None:
         if not any(other.kubernetes for other in rest.values()):
             _restore(before.pop("kubernetes", {}))
         if not rest:
-            _restore(before.pop("forwarding", {}))
+            _restore(before.pop("hosts", {}))
         if before:
             _write(_SYSCTLS, before)
         else:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 _ROOT = Path("/proc/sys")
 _FORWARD = "net/ipv4/ip_forward"
+# Each systemd with path units takes a dozen, and Debian's 128 are for all hosts together.
+_WATCHERS = "fs/inotify/max_user_instances"
+_ENOUGH_WATCHERS = 1024
 # Change by themselves, or do something when written.
 _VOLATILE = (
     "kernel/ns_last_pid",
@@ -25,13 +28,13 @@ def read(names: Iterable[str]) -> dict[str, str]:
     return values
 
 
-def forwarding() -> dict[str, str]:
-    """ip_forward, and what the kernel changes along with it."""
+def of_all_hosts() -> dict[str, str]:
+    """What any host needs: ip_forward, with what the kernel changes along with it, and inotify's limit."""
     interfaces = [entry.name for entry in (_ROOT / "net/ipv4/conf").iterdir()]
     others = [
         f"net/ipv4/conf/{name}/{key}" for name in interfaces for key in ("forwarding", "accept_redirects")
     ]
-    return read([_FORWARD, *others])
+    return read([_FORWARD, *others, _WATCHERS])
 
 
 def of_the_machine() -> dict[str, str]:
@@ -43,12 +46,15 @@ def of_the_machine() -> dict[str, str]:
         for path in sorted((_ROOT / folder).rglob("*"))
         if path.is_file() and path.stat().st_mode & 0o200
     ]
-    return read(name for name in names if not name.startswith(_VOLATILE))
+    return read(name for name in names if not name.startswith(_VOLATILE) and name != _WATCHERS)
 
 
-def set_forwarding() -> None:
-    if read([_FORWARD]).get(_FORWARD) != "1":
+def set_for_hosts() -> None:
+    found = read([_FORWARD, _WATCHERS])
+    if found.get(_FORWARD) != "1":
         (_ROOT / _FORWARD).write_text("1\n")
+    if int(found.get(_WATCHERS, _ENOUGH_WATCHERS)) < _ENOUGH_WATCHERS:
+        (_ROOT / _WATCHERS).write_text(f"{_ENOUGH_WATCHERS}\n")
 
 
 def restore(before: dict[str, str]) -> list[str]:

@@ -19,6 +19,7 @@ import httpx
 from k3s_daas import join, logs
 from k3s_daas.registry.client import Registry
 from k3s_daas.registry.events import RequestCompleted, parse_event
+from k3s_daas.requests.errors import RequestError
 from k3s_daas.requests.schema import payload_hash
 
 PATH = "/api/v1/requests"
@@ -32,10 +33,6 @@ _POLL_S = 0.5
 _NEWS_S = 20.0
 _NEWS = frozenset({"request_unknown", "token_unknown", "not_ready"})
 _CHAIN_S = 30.0
-
-
-class RequestError(Exception):
-    """Something between an owner and its request; the message says what was found and what to do."""
 
 
 class MasterRefused(RequestError):

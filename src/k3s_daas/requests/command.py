@@ -19,7 +19,8 @@ from k3s_daas.chain.errors import ChainError
 from k3s_daas.chain.keys import Key
 from k3s_daas.chainconfig import ChainConfig, InvalidConfig, add_chain_arguments, chain_of
 from k3s_daas.registry import Registry
-from k3s_daas.requests.client import OVER, RequestError, RequestsApi, checked_result
+from k3s_daas.requests.client import OVER, RequestsApi, checked_result
+from k3s_daas.requests.errors import RequestError
 from k3s_daas.requests.policy import Policy
 from k3s_daas.requests.schema import MAX_BODY_BYTES, NotAllowed, encode, parse
 from k3s_daas.requests.submit import Submission, plan, send

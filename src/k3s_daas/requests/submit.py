@@ -10,7 +10,7 @@ from k3s_daas.chain.model import Event
 from k3s_daas.registry import Deployment, OpenRequest, Registry, RequestScheduled, parse_event
 from k3s_daas.registry.operation import Operation, carry_out, estimate
 from k3s_daas.registry.requests import plan_request
-from k3s_daas.requests.client import RequestError
+from k3s_daas.requests.errors import RequestError
 from k3s_daas.requests.schema import payload_hash
 
 
