@@ -30,7 +30,8 @@ from k3s_daas.attestation import SIMULATION
 _PCR_BYTES = 48
 _PCRS = 16
 _ROOT_DAYS = 3650
-_LEAF_MS = 3 * 60 * 60 * 1000 + 3000
+_LEAF_EARLY_MS = 3000
+_LEAF_MS = 3 * 60 * 60 * 1000 + _LEAF_EARLY_MS
 _PROTECTED = cbor2.dumps({1: -35})
 _ROOT_FILE, _KEY_FILE = "simulated-nitro-root.pem", "simulated-nitro-root.key"
 
@@ -100,17 +101,20 @@ class NsmEmulator:
         nonce: bytes | None = None,
         tagged: bool = False,
         indefinite: bool = False,
+        certified_ms: int | None = None,
     ) -> bytes:
         """A signed document, whose leaf certificate is valid for 3 hours.
 
+        :param certified_ms: when that certificate was made (as AWS's, it begins 3 s before); default now.
         :param pcrs: registers that are not zero. Without 0 to 2 the document says debug mode.
         :param tagged: with the COSE_Sign1 tag. :param indefinite: the payload as AWS writes it since 2025.
         """
         registers = {index: bytes(_PCR_BYTES) for index in range(_PCRS)} | dict(pcrs or {})
         module_id = f"i-{SIMULATION}-enc{secrets.token_hex(8)}"
         key = _new_key()
+        start_ms = (now_ms if certified_ms is None else certified_ms) - _LEAF_EARLY_MS
         leaf = _certificate(
-            _name(module_id), key, self._issuer.subject, self._issuer_key, now_ms, _LEAF_MS, None
+            _name(module_id), key, self._issuer.subject, self._issuer_key, start_ms, _LEAF_MS, None
         )
         payload = self.encode(
             {
