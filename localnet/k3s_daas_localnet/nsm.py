@@ -33,7 +33,7 @@ _ROOT_DAYS = 3650
 _LEAF_EARLY_MS = 3000
 _LEAF_MS = 3 * 60 * 60 * 1000 + _LEAF_EARLY_MS
 _PROTECTED = cbor2.dumps({1: -35})
-_ROOT_FILE, _KEY_FILE = "simulated-nitro-root.pem", "simulated-nitro-root.key"
+_KEY_FILE = "simulated-nitro-root.key"
 
 
 class NsmEmulator:
@@ -41,6 +41,9 @@ class NsmEmulator:
 
     :param now_ms: when its certificates start, in ms since the Unix epoch.
     """
+
+    #: The root's certificate in the folder of `load_or_create`.
+    ROOT_FILE = "simulated-nitro-root.pem"
 
     def __init__(self, now_ms: int, *, keys: tuple[ec.EllipticCurvePrivateKey, bytes] | None = None) -> None:
         self._root_key = keys[0] if keys else _new_key()
@@ -66,7 +69,7 @@ class NsmEmulator:
     def load_or_create(folder: Path, now_ms: int) -> NsmEmulator:
         """The emulator whose root is kept in `folder` (key 0600), so that processes can share it."""
         folder.mkdir(parents=True, exist_ok=True)
-        key_file, root_file = folder / _KEY_FILE, folder / _ROOT_FILE
+        key_file, root_file = folder / _KEY_FILE, folder / NsmEmulator.ROOT_FILE
         if not key_file.exists():
             made = NsmEmulator(now_ms)
             key = made._root_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
