@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from k3s_daas.attestation import simulation_root
+from k3s_daas.attestation.serving import ServingRefused, check_serving, new_nonce
 from k3s_daas.attestation.statements import registration
 from k3s_daas.chain import MoveAbort
-from k3s_daas.registry import Registry
+from k3s_daas.registry import AgreedRegistry, Registry
+from k3s_daas.registry.attested import agree, live_master, read_basis
 from k3s_daas.registry.mastery import Image, plan_images
 from k3s_daas.registry.operation import carry_out
 from k3s_daas_localnet import nsm_serve
@@ -92,6 +95,7 @@ async def test_from_the_list_of_images_to_a_renewal(
     assert (master.account, master.pcr0, master.pcr3) == (one.registry.chain.address, IMAGE.pcr0, IMAGE.pcr3)
     # What MasterCap is for works.
     await one.registry.announce_master("https://m:8443", "https://m:6443", b"c" * 32)
+    await check_as_a_client(operator, one, nitro)
     live_net.clock.advance(24 * 3_600_000 - RENEW_MS)
     await one.look()
     renewed = await operator.master()
@@ -109,6 +113,21 @@ async def test_from_the_list_of_images_to_a_renewal(
     await one.look()
     assert not one.attester.live()
     assert "has taken over" in str(one.attester.problem)
+
+
+async def check_as_a_client(operator: Registry, subject: Subject, nitro: NsmEmulator) -> None:
+    """What k3s-daas attest and the watcher do, by the chain's own records."""
+    nonce = new_nonce()
+    raw = await subject.attester.document(nonce)
+    agreed = AgreedRegistry(operator.chain, operator.deployment)
+    basis = agree(await agreed.each(read_basis))
+    live = live_master("localnet", operator.deployment, basis)
+    root = simulation_root(nitro.root_pem, "localnet")
+    assert check_serving(raw, nonce, live, now_ms=basis.time_ms, root=root).public_key == live.public_key
+    assert live.images == {(IMAGE.pcr0, IMAGE.pcr3)}
+    with pytest.raises(ServingRefused) as caught:
+        check_serving(raw, nonce, live, now_ms=basis.time_ms)
+    assert caught.value.code == "document_untrusted"
 
 
 async def test_a_network_without_the_emulators_root_takes_none(new_registry: Any, live_net: Any) -> None:

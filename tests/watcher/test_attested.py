@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import base58
@@ -13,8 +17,12 @@ import pytest
 import stamina
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from k3s_daas import attest_command
+from k3s_daas.attest import InvalidRoot, trusted_root
 from k3s_daas.attestation.statements import Serving, registration, serving
 from k3s_daas.chain.errors import ChainUnreachable
+from k3s_daas.cli import main as k3s_daas
+from k3s_daas.kubeconfig_command import Refused, trusted_server
 from k3s_daas.registry.mastery import Image
 from k3s_daas_localnet.nsm import NsmEmulator
 from k3s_daas_watcher.errors import Exit, Refusal
@@ -347,3 +355,126 @@ async def test_heartbeats_go_to_a_proven_master_alone(
     watcher.store.state.master = watcher.store.state.master.model_copy(update={"attested": False})
     await watcher.master()
     assert len(master.nonces) == asked + 1
+
+
+# -- the same by hand: k3s-daas attest ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def attest(go, attested, monkeypatch, tmp_path, capsys):
+    """`code, out, err = await attest(options…)` with the FAKE chain in the real one's place."""
+
+    async def ask(config, root):
+        return await attest_command.prove(config, attested.basis, root)
+
+    async def run(*options: str, root: bool = True) -> tuple[int, str, str]:
+        monkeypatch.setattr(attest_command, "_ask", ask)
+        arguments = [
+            "attest",
+            "--network=localnet",
+            "--endpoint=http://127.0.0.1:1",
+            f"--package-id={PACKAGE}",
+            f"--registry-id={REGISTRY}",
+            f"--ca-out={tmp_path / 'kube' / 'ca.crt'}",
+            *([f"--simulation-root={tmp_path / 'simulation-root.pem'}"] if root else []),
+            *options,
+        ]
+        code = await asyncio.to_thread(k3s_daas, arguments)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    run.ca = tmp_path / "kube" / "ca.crt"
+    return run
+
+
+async def test_attest_writes_the_ca_and_says_what_was_proved(attest, master):
+    umask = os.umask(0o077)
+    try:
+        code, out, err = await attest()
+    finally:
+        os.umask(umask)
+    assert code == 0
+    assert attest.ca.read_bytes() == master.ca.pem
+    assert attest.ca.stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in attest.ca.parent.iterdir()] == ["ca.crt"]
+    assert "SIMULATED" in err
+    assert "tee: SIMULATED" in out
+    assert f"image pcr0: {IMAGE.pcr0.hex()}" in out
+    assert f"written: {attest.ca}" in out
+    code, out, _ = await attest("--json")
+    told = json.loads(out)
+    assert (code, told["changed"], told["ca_hash"]) == (0, False, master.ca.hash.hex())
+    assert master.tokens == []
+
+
+async def test_attest_leaves_the_file_alone_when_something_doesnt_hold(attest, master, attested, document):
+    attest.ca.parent.mkdir()
+    attest.ca.write_text("as before")
+    good = master.on_attest
+    for lie, code, word in (
+        (lambda nonce: answer(document("00" * 32)), 19, "nonce_mismatch"),
+        (lambda nonce: answer(document(nonce, pcrs=PCRS | {0: b"\x99" * 48})), 19, "pcr0_mismatch"),
+        (lambda nonce: JSONResponse({"error": {"code": "\x1b[2J"}}, 503), 15, "unknown reason"),
+        (lambda nonce: JSONResponse({"error": {"code": "not_attested"}}, 404), 15, "not_attested"),
+    ):
+        master.on_attest = lie
+        found, out, err = await attest()
+        assert (found, out) == (code, "")
+        assert word in err
+        assert attest.ca.read_text() == "as before"
+    master.on_attest = good
+    attested.images = frozenset()
+    asked = len(master.nonces)
+    found, _, err = await attest()
+    assert found == 19
+    assert "image_not_allowed" in err
+    assert len(master.nonces) == asked, "refused before anybody was asked"
+    attested.error = ChainUnreachable({})
+    assert (await attest())[0] == 10
+
+
+async def test_attest_trusts_aws_alone_unless_told_otherwise(attest):
+    code, _, err = await attest(root=False)
+    assert code == 19
+    assert "document_untrusted" in err
+    assert not attest.ca.exists()
+
+
+@pytest.mark.parametrize("network", ["testnet", "mainnet", "devnet"])
+async def test_attest_takes_no_simulation_root_on_a_public_network(attest, network):
+    more = [f"--network={network}", "--endpoint=https://a.example", "--endpoint=https://b.example"]
+    code, _, err = await attest(*more)
+    assert code == 78
+    assert "http" in err  # the localnet's own endpoint comes first
+    with pytest.raises(InvalidRoot, match="AWS root only"):
+        trusted_root(network, attest.ca.parents[1] / "simulation-root.pem")
+
+
+async def test_attest_and_a_place_that_cant_be_written(attest, tmp_path):
+    (tmp_path / "kube").touch()
+    code, _, err = await attest()
+    assert code == 1
+    assert "may write" in err
+
+
+async def test_attest_notices_a_new_ca(attest, master, attested, document):
+    def replaced(nonce: str) -> Response:
+        attested.set_master(ca_hash=b"\x07" * 32)
+        return answer(document(nonce))
+
+    master.on_attest = replaced
+    code, _, err = await attest()
+    assert code == 19
+    assert "another CA announced" in err
+
+
+async def test_a_kubeconfig_of_what_attest_wrote(attest, attested):
+    assert (await attest())[0] == 0
+    registry = SimpleNamespace(master=attested.sighting.master)
+    server, pem = trusted_server(registry, attest.ca)
+    assert (server, pem) == (attested.sighting.master.api_server, attest.ca.read_bytes())
+    attested.set_master(ca_hash=b"\x07" * 32)
+    with pytest.raises(Refused, match="Run k3s-daas attest again"):
+        trusted_server(SimpleNamespace(master=attested.sighting.master), attest.ca)
+    with pytest.raises(Refused, match="No such file"):
+        trusted_server(registry, attest.ca.with_name("absent"))
