@@ -93,8 +93,8 @@ def device(path: Path = DEVICE) -> SecurityModule:
             if error.errno == errno.EMSGSIZE:
                 raise NsmRefused("InputTooLarge") from None
             raise NsmUnavailable(
-                f"Security module {path}: {error.strerror}. Wanted an answer to an ioctl of {IOCTL_RAW:#x}; "
-                "Linux' own driver takes it from CAP_SYS_ADMIN alone."
+                f"Security module {path}: {error.strerror}. Wanted an answer to ioctl {IOCTL_RAW:#x}; a "
+                "driver may want CAP_SYS_ADMIN for it, as Linux' header says."
             ) from None
         finally:
             os.close(handle)
