@@ -48,6 +48,7 @@ class SyntheticChain:
         self.revoked = 0
 
     endpoint = "http://synthetic.invalid"
+    chain_id = "11111111111111111111111111111111"
 
     def all_endpoints(self) -> list[SyntheticChain]:
         return [self]
@@ -133,6 +134,9 @@ class SyntheticChain:
         _refuse()
 
     async def announce_master(self, endpoint: str, api_server: str, ca_hash: bytes) -> Receipt:
+        _refuse()
+
+    async def register_master(self, document: bytes) -> Receipt:
         _refuse()
 
     async def claim_request(self, request_id: int) -> Receipt:

@@ -26,6 +26,12 @@ options:
     description: Bound of the master's balance, in SUI or MIST; V(0) sends none.
     type: str
     default: "0.5"
+  attests:
+    description:
+      - The master registers an attestation of its own and becomes the master by that. It isn't appointed, and
+        gets the gas to register with.
+    type: bool
+    default: false
 extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 """
 
@@ -48,7 +54,7 @@ account:
   type: str
   returned: success
 epoch:
-  description: Number of the master's appointment; 0 where it is only planned.
+  description: Number of the master's appointment; 0 where it is only planned, or not attested yet.
   type: int
   returned: success
 topped_up_mist:
@@ -88,30 +94,36 @@ except ImportError:
 
 
 async def work(module):
-    bound = parse_sui(module.params["gas"])
+    bound, attests = parse_sui(module.params["gas"]), module.params["attests"]
     if not have_ids(module, "package_id", "registry_id", "account"):
         account = module.params["account"] or PLANNED
-        result = await foresee(module, foreseen_master(account, bound))
-        return result | outcome(None, account, 0, bound)
+        result = await foresee(module, foreseen_master(account, bound, attests=attests))
+        return result | outcome(None, None if attests else account, account, 0, bound)
     account = normalize_address(module.params["account"])
     async with open_registry(module) as registry:
-        before, top_up, operation = await plan_master(registry, account, bound)
+        before, top_up, operation = await plan_master(registry, account, bound, attests=attests)
         result, _ = await perform(module, registry.chain, operation)
         now = before if module.check_mode or not operation.builds else await registry.master()
         epoch = now.epoch if now and now.account == account else 0
-        return result | outcome(before, account, epoch, top_up)
+        was = before.account if before else None
+        return result | outcome(was, was if attests else account, account, epoch, top_up)
 
 
-def outcome(before, account, epoch, top_up):
+def outcome(before, after, account, epoch, top_up):
     diff = {
-        "before": {"master": before.account if before else None, "topped_up_mist": 0},
-        "after": {"master": account, "topped_up_mist": top_up},
+        "before": {"master": before, "topped_up_mist": 0},
+        "after": {"master": after, "topped_up_mist": top_up},
     }
     return {"account": account, "epoch": epoch, "topped_up_mist": top_up, "diff": diff}
 
 
 def main():
-    start(work, {"account": {"type": "str", "required": True}, "gas": {"type": "str", "default": "0.5"}})
+    options = {
+        "account": {"type": "str", "required": True},
+        "gas": {"type": "str", "default": "0.5"},
+        "attests": {"type": "bool", "default": False},
+    }
+    start(work, options)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import base64
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,20 @@ def compiled() -> Any:
     return CompiledPackage(modules, tuple(built["dependencies"]), bytes(built["digest"]))
 
 
+@pytest.fixture(scope="session")
+def nitro() -> Any:
+    """The emulated security modules whose documents `live_net` accepts: an `NsmEmulator`."""
+    from k3s_daas_localnet.nsm import NsmEmulator
+
+    return NsmEmulator(time.time_ns() // 1_000_000 - 60_000)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def live_net() -> AsyncIterator[Any]:
+async def live_net(nitro: Any) -> AsyncIterator[Any]:
     """A running `Localnet`."""
     from k3s_daas_localnet import Localnet
 
-    async with Localnet.start() as net:
+    async with Localnet.start(simulated_nitro_root=nitro.root_pem) as net:
         yield net
 
 

@@ -1,4 +1,5 @@
-"""`python -m k3s_daas_localnet [serve] …` runs the network, `… build MOVE_DIR` compiles Move."""
+"""`python -m k3s_daas_localnet [serve] …` runs the network, `… build MOVE_DIR` compiles Move, `… nsm …` runs
+the emulator of a Nitro security module."""
 
 from __future__ import annotations
 
@@ -13,6 +14,10 @@ def main() -> int:
         from . import compiler
 
         return compiler.main(argv[1:])
+    if argv[:1] == ["nsm"]:
+        from . import nsm_serve
+
+        return nsm_serve.main(argv[1:])
     from . import serve
 
     return serve.main(argv[1:] if argv[:1] == ["serve"] else argv)

@@ -30,9 +30,10 @@ from k3s_daas.attestation import SIMULATION
 _PCR_BYTES = 48
 _PCRS = 16
 _ROOT_DAYS = 3650
-_LEAF_MS = 3 * 60 * 60 * 1000 + 3000
+_LEAF_EARLY_MS = 3000
+_LEAF_MS = 3 * 60 * 60 * 1000 + _LEAF_EARLY_MS
 _PROTECTED = cbor2.dumps({1: -35})
-_ROOT_FILE, _KEY_FILE = "simulated-nitro-root.pem", "simulated-nitro-root.key"
+_KEY_FILE = "simulated-nitro-root.key"
 
 
 class NsmEmulator:
@@ -40,6 +41,9 @@ class NsmEmulator:
 
     :param now_ms: when its certificates start, in ms since the Unix epoch.
     """
+
+    #: The root's certificate in the folder of `load_or_create`.
+    ROOT_FILE = "simulated-nitro-root.pem"
 
     def __init__(self, now_ms: int, *, keys: tuple[ec.EllipticCurvePrivateKey, bytes] | None = None) -> None:
         self._root_key = keys[0] if keys else _new_key()
@@ -65,7 +69,7 @@ class NsmEmulator:
     def load_or_create(folder: Path, now_ms: int) -> NsmEmulator:
         """The emulator whose root is kept in `folder` (key 0600), so that processes can share it."""
         folder.mkdir(parents=True, exist_ok=True)
-        key_file, root_file = folder / _KEY_FILE, folder / _ROOT_FILE
+        key_file, root_file = folder / _KEY_FILE, folder / NsmEmulator.ROOT_FILE
         if not key_file.exists():
             made = NsmEmulator(now_ms)
             key = made._root_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -100,17 +104,20 @@ class NsmEmulator:
         nonce: bytes | None = None,
         tagged: bool = False,
         indefinite: bool = False,
+        certified_ms: int | None = None,
     ) -> bytes:
         """A signed document, whose leaf certificate is valid for 3 hours.
 
+        :param certified_ms: when that certificate was made (as AWS's, it begins 3 s before); default now.
         :param pcrs: registers that are not zero. Without 0 to 2 the document says debug mode.
         :param tagged: with the COSE_Sign1 tag. :param indefinite: the payload as AWS writes it since 2025.
         """
         registers = {index: bytes(_PCR_BYTES) for index in range(_PCRS)} | dict(pcrs or {})
         module_id = f"i-{SIMULATION}-enc{secrets.token_hex(8)}"
         key = _new_key()
+        start_ms = (now_ms if certified_ms is None else certified_ms) - _LEAF_EARLY_MS
         leaf = _certificate(
-            _name(module_id), key, self._issuer.subject, self._issuer_key, now_ms, _LEAF_MS, None
+            _name(module_id), key, self._issuer.subject, self._issuer_key, start_ms, _LEAF_MS, None
         )
         payload = self.encode(
             {

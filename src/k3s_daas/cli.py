@@ -13,6 +13,7 @@ COMMANDS = {
     "status": ("k3s_daas.status.command", "the fleet at a glance, from chain, master and cluster"),
     "doctor": ("k3s_daas.doctor.command", "what is wrong with this host, and what to do"),
     "request": ("k3s_daas.requests.command", "have something run on the fleet"),
+    "attest": ("k3s_daas.attest_command", "check what the master proves, and write its CA"),
     "kubeconfig": ("k3s_daas.kubeconfig_command", "write a kubeconfig for an owner"),
     "evidence": ("k3s_daas.evidence", "what a file of evidence proves, offline"),
     "credential": ("k3s_daas.credential", "kubectl's credential plugin: print the owner's token"),

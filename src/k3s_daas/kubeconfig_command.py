@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--owner", help="the owner's address (default: as noted when the token was made)")
     parser.add_argument("--token-file", type=Path, default=tokenfile.DEFAULT, help="default: %(default)s")
     parser.add_argument(
+        "--ca-file",
+        type=Path,
+        help="CA data that `k3s-daas attest` wrote; refused when another was announced since "
+        "(default: fetched, and held against the hash on-chain)",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("~/.k3s-daas/kubeconfig"), help="default: %(default)s"
     )
     parser.add_argument(
@@ -56,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         tenant_namespace(owner)
         record, registry = asyncio.run(_ask(config, owner))
         note = check_token(record, owner, token, time.time_ns() // 1_000_000)
-        server, ca_pem = trusted_server(registry)
+        server, ca_pem = trusted_server(registry, options.ca_file)
         content = kubeconfig.build(
             server,
             ca_pem,
@@ -113,15 +119,27 @@ def check_token(record: SealTokenRecord | None, owner: str, token: str, now_ms: 
     return tokenfile.Note(owner, record.commitment.hex(), record.generation, record.expires_at_ms)
 
 
-def trusted_server(registry: RegistryConfig) -> tuple[str, bytes]:
-    """The announced API server and its CA bundle, which has the announced hash. Raises Refused, JoinError."""
+def trusted_server(registry: RegistryConfig, ca_file: Path | None = None) -> tuple[str, bytes]:
+    """The announced API server and its CA bundle, which has the announced hash: out of `ca_file`, or as the
+    server shows it. Raises Refused, JoinError."""
     master = registry.master
     if master is None or not master.api_server or not master.ca_hash:
         raise Refused(
             "Found no master that announced itself on-chain, wanted one. Run playbooks/master.yml, or wait a "
             "moment if it was just started."
         )
-    return master.api_server, join.fetch_cacerts(master.api_server, master.ca_hash)
+    if ca_file is None:
+        return master.api_server, join.fetch_cacerts(master.api_server, master.ca_hash)
+    try:
+        bundle = ca_file.expanduser().read_bytes()
+    except OSError as error:
+        raise Refused(f"{ca_file}: {error.strerror}. Wanted the file that `k3s-daas attest` wrote.") from None
+    if (found := join.ca_hash(bundle)) != master.ca_hash:
+        raise Refused(
+            f"Found a CA with hash {found.hex()} in {ca_file}, wanted {master.ca_hash.hex()}, which the "
+            "master has announced. Run k3s-daas attest again."
+        )
+    return master.api_server, bundle
 
 
 def _keep_note(token_file: Path, note: tokenfile.Note) -> bool:

@@ -73,6 +73,28 @@ async def test_master_is_refused_where_attestation_is_required(new_operator: Any
     assert result["abort_name"] == "EAttestationRequired"
 
 
+async def test_a_master_that_attests_itself_gets_gas_and_no_appointment(
+    new_operator: Any, new_registry: Any, new_wallet: Any
+) -> None:
+    operator, master = await new_operator(), await new_wallet(0, coins=0)
+    registry = await new_registry(operator.chain, require_attestation=True)
+    ids = {"package_id": registry.deployment.package_id, "registry_id": registry.deployment.registry_id}
+    asked = {"account": master.address, "attests": True, **ids}
+    planned = await operator("sui_master", check=True, **asked)
+    done = await operator("sui_master", **asked)
+    for result in (planned, done):
+        assert (result["changed"], result["epoch"], result["topped_up_mist"]) == (True, 0, SUI // 2)
+        assert result["diff"]["after"] == {"master": None, "topped_up_mist": SUI // 2}
+        assert "Makes" not in str(result["preview"]["summary"])
+    assert await master.balance(master.address) == SUI // 2
+    assert await registry.master() is None
+    again = await operator("sui_master", **asked)
+    assert (again["changed"], again["digests"]) == (False, [])
+    fresh = await operator("sui_master", check=True, account="", attests=True, registry_id="", package_id="")
+    assert fresh["diff"]["after"]["master"] is None
+    assert "Makes" not in str(fresh["preview"]["summary"])
+
+
 async def test_the_operators_own_wallet_gets_no_gas_of_itself(fleet: Operator) -> None:
     made = await fleet("sui_master", account=fleet.chain.address, gas="1000")
     assert (made["changed"], made["topped_up_mist"], made["preview"]["paid_mist"]) == (True, 0, 0)

@@ -33,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from k3s_daas import join, logs, seal
+from k3s_daas import attestation, join, logs, seal
 from k3s_daas.chain import CheckpointEvents, Event, Receipt
 from k3s_daas.registry import (
     Deployment,
@@ -49,6 +49,7 @@ from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
 from k3s_daas_master.http import api_app
+from k3s_daas_master.nsm import SecurityModule
 from k3s_daas_master.request_rows import Scheduled
 from k3s_daas_master.service import assemble
 from k3s_daas_master.state import State
@@ -123,6 +124,10 @@ class FakeChain:
         self.endpoints_left = 0
         self.gas_price_mist = 750
         self.endpoints = [FakeEndpoint(self)]
+        #: Base58 of 32 bytes of 1.
+        self.chain_id = "4vJ9JU1bJJE96FWSJKvHsmmFADCg4gpZQff4P3bkLKi"
+        self.attestations: list[bytes] = []
+        self.refuse_attestations: Callable[[], Exception | None] = lambda: None
         self._digests = 0
 
     # what the master calls
@@ -237,6 +242,21 @@ class FakeChain:
         )
         return Receipt("digest", self.log[-1].sequence, 1000, [], {})
 
+    async def register_master(self, document: bytes) -> Receipt:
+        """Believes every document; that the contract doesn't is tested with the contract."""
+        self.attestations.append(document)
+        if (error := self.refuse_attestations()) is not None:
+            raise error
+        said = attestation.parse(document)
+        assert said.user_data is not None
+        assert said.public_key is not None
+        account = "0x" + said.user_data[-32:].hex()
+        if self.master is None or (self.master.account, self.master.public_key) != (account, said.public_key):
+            epoch = 1 if self.master is None else self.master.epoch + 1
+            self.appoint(account, epoch)
+        self.attest(said.public_key, said.pcr(0), said.pcr(3), said.timestamp_ms)
+        return Receipt("attested", self.log[-1].sequence, 1000, [], {})
+
     def _reading(self) -> None:
         if self.refuse_reads is not None:
             raise self.refuse_reads
@@ -329,6 +349,33 @@ class FakeChain:
             amount=str(mist),
             stake=str(old.stake_mist + mist),
             timestamp_ms=str(self.clock.ms),
+        )
+
+    def appoint(self, account: str, epoch: int) -> None:
+        """Another master takes over."""
+        self.master = Master(epoch, account, "", "", b"", 0)
+        self.emit("nautilus::MasterAppointedEvent", epoch=str(epoch), account=account)
+
+    def attest(self, public_key: bytes, pcr0: bytes, pcr3: bytes, at_ms: int) -> None:
+        """The live master's attestation, for a day."""
+        assert self.master is not None
+        self.master = replace(
+            self.master,
+            public_key=public_key,
+            pcr0=pcr0,
+            pcr3=pcr3,
+            attested_at_ms=at_ms,
+            attestation_expires_at_ms=at_ms + DAY_MS,
+        )
+        self.emit(
+            "nautilus::MasterAttestedEvent",
+            epoch=str(self.master.epoch),
+            account=self.master.account,
+            public_key=b64(public_key),
+            pcr0=b64(pcr0),
+            pcr3=b64(pcr3),
+            attested_at_ms=str(at_ms),
+            expires_at_ms=str(at_ms + DAY_MS),
         )
 
     def slash(self, node_id: str) -> None:
@@ -855,7 +902,15 @@ def kube(clock: FakeClock, ca_files: tuple[Path, Path]) -> FakeKube:
 
 
 @pytest.fixture
-async def bench(clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKube) -> AsyncIterator[Bench]:
+def module() -> SecurityModule | None:
+    """What the master proves itself by; none, unless a test has one."""
+    return None
+
+
+@pytest.fixture
+async def bench(
+    clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKube, module: SecurityModule | None
+) -> AsyncIterator[Bench]:
     """A master that has read the registry and knows its cluster, following the chain."""
     running: list[Any] = []
 
@@ -866,7 +921,14 @@ async def bench(clock: FakeClock, config: Config, chain: FakeChain, kube: FakeKu
         store = Store(config.state_dir)
         cluster = make_cluster(kube)
         state = assemble(
-            config, chain=chain, registry=chain, address=ADDRESS, cluster=cluster, store=store, clock=clock
+            config,
+            chain=chain,
+            registry=chain,
+            address=ADDRESS,
+            cluster=cluster,
+            store=store,
+            clock=clock,
+            module=module,
         )
         task = asyncio.create_task(state.follower.run())
 

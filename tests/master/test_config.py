@@ -70,6 +70,12 @@ def test_a_good_one_loads(tmp_path: Path) -> None:
         ({"tenant_container": {"defaults": {}}}, "tenant_container.defaults.[key]", "defaultRequest"),
         ({"network": "mainnet", "endpoints": ["https://a:443"]}, "(whole)", "refused on mainnet"),
         ({"network": "testnet"}, "(whole)", "plaintext"),
+        ({"tee_mode": "nitro", "nsm_socket": "/run/nsm.sock"}, "(whole)", "found it with nitro on localnet"),
+        (
+            {"network": "testnet", "endpoints": ["https://a:443"], "nsm_socket": "/run/nsm.sock"},
+            "(whole)",
+            "found it with simulated on testnet",
+        ),
     ],
 )
 def test_bad_ones_say_key_and_wish(tmp_path: Path, changes: dict[str, Any], key: str, wanted: str) -> None:

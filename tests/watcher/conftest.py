@@ -31,6 +31,8 @@ from starlette.routing import Route
 
 from k3s_daas import join, listening, seal
 from k3s_daas.chain.model import Unsigned
+from k3s_daas.registry.attested import Basis
+from k3s_daas.registry.mastery import Image
 from k3s_daas.registry.model import Master, SealTokenRecord, Worker, WorkerStatus
 from k3s_daas_watcher.agent import AgentReport, AgentState
 from k3s_daas_watcher.api import Api, application
@@ -173,6 +175,9 @@ class FakeMaster:
     on_register: Answer | None = None
     on_heartbeat: Answer | None = None
     on_drain: Answer | None = None
+    # What it answers to a nonce; None is what a simulated master says.
+    on_attest: Callable[[str], Response] | None = None
+    nonces: list[str] = field(default_factory=list)
     drains: list[dict[str, Any]] = field(default_factory=list)
     changes: dict[str, Any] = field(default_factory=dict)
     overview: dict[str, Any] = field(default_factory=dict)
@@ -217,6 +222,12 @@ class FakeMaster:
         async def overview(_request: Request) -> Response:
             return JSONResponse(self.overview)
 
+        async def attestation(request: Request) -> Response:
+            nonce = request.query_params["nonce"]
+            self.nonces.append(nonce)
+            self.tokens += [value for name, value in request.headers.items() if name == "x-seal-token"]
+            return self.on_attest(nonce) if self.on_attest else refusal(404, "not_attested")
+
         return Starlette(
             routes=[
                 Route("/cacerts", cacerts),
@@ -224,6 +235,7 @@ class FakeMaster:
                 Route("/api/v1/nodes/heartbeat", heartbeat, methods=["POST"]),
                 Route("/api/v1/nodes/drain", drain, methods=["POST"]),
                 Route("/api/v1/overview", overview),
+                Route("/api/v1/attestation", attestation),
             ]
         )
 
@@ -297,6 +309,10 @@ class FakeChain:
     hang: bool = False
     reads: int = 0
     closed: bool = False
+    images: frozenset[Image] = frozenset()
+    time_ms: int = NOW_MS
+    #: Base58 of 32 bytes of 1.
+    chain_id: str = "4vJ9JU1bJJE96FWSJKvHsmmFADCg4gpZQff4P3bkLKi"
 
     async def read(self, node_id: str) -> Sighting:
         self.reads += 1
@@ -305,6 +321,11 @@ class FakeChain:
         if self.error is not None:
             raise self.error
         return self.sighting
+
+    async def basis(self) -> Basis:
+        if self.error is not None:
+            raise self.error
+        return Basis(self.chain_id, self.sighting.master, self.images, self.time_ms)
 
     async def close(self) -> None:
         self.closed = True

@@ -182,7 +182,6 @@ async def test_an_endpoint_that_is_no_https_address_is_refused(go, chain, endpoi
             {"network": "mainnet", "endpoints": ["https://a.example", "https://b.example"]},
             "simulated_on_mainnet",
         ),
-        ({"tee_mode": "nitro"}, "attestation_unsupported"),
     ],
 )
 async def test_no_trust_no_token(go, chain, master, changes, code):

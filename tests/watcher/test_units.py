@@ -31,6 +31,7 @@ VARIABLES = {
     "watcher_node_id": "worker-1",
     "watcher_tee_mode": "simulated",
     "watcher_accept_simulated": True,
+    "watcher_simulation_root_file": "",
     "watcher_heartbeat_s": 30,
     "watcher_chain_poll_s": 10,
     "watcher_listen": "127.0.0.1:10280",

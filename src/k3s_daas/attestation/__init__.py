@@ -5,14 +5,15 @@
 
 ``verify`` checks form, certificate chain to the AWS root (a constant here), certificate windows, signature,
 age, and that the enclave is not in debug mode. What the caller still has to check is what it alone knows:
-PCR 0 against the allowed images, user_data and nonce against what was expected.
+PCRs against the allowed images, user_data and nonce against what was expected. `serving.check_serving` does
+all of that for the document by which a master proves itself to a client.
 
 Documents of the emulator end at a root of its own: `simulation_root` admits it, never on a public network.
 Source: AWS "Verifying the root of trust", RFC 9052 (COSE_Sign1), and Sui's own verifier in fastcrypto.
 """
 
 from .document import MAX_DOCUMENT_BYTES, AttestationDocument, AttestationError, parse
-from .roots import AWS_ROOT, SIMULATION, Root, simulation_root
+from .roots import AWS_ROOT, PUBLIC_NETWORKS, SIMULATION, Root, simulation_root
 from .verify import MAX_AGE_MS, MAX_AHEAD_MS, check_signature, verify
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_AGE_MS",
     "MAX_AHEAD_MS",
     "MAX_DOCUMENT_BYTES",
+    "PUBLIC_NETWORKS",
     "SIMULATION",
     "AttestationDocument",
     "AttestationError",

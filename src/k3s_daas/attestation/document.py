@@ -28,11 +28,13 @@ class AttestationError(Exception):
     """The document proves nothing. The message says what was found and what was wanted.
 
     :ivar malformed: it could not even be read, as against: it doesn't hold.
+    :ivar code: what kind of lie it is, one word for programs.
     """
 
-    def __init__(self, message: str, *, malformed: bool = False) -> None:
+    def __init__(self, message: str, *, malformed: bool = False, code: str = "document_untrusted") -> None:
         super().__init__(message)
         self.malformed = malformed
+        self.code = "document_malformed" if malformed else code
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from cryptography.x509.oid import NameOID
 
 # Stands in the root's common name and in the module id of every document the emulator makes.
 SIMULATION = "SIMULATION"
-_PUBLIC_NETWORKS = frozenset(("mainnet", "testnet", "devnet"))
+PUBLIC_NETWORKS = frozenset(("mainnet", "testnet", "devnet"))
 
 _AWS_ROOT_PEM = b"""-----BEGIN CERTIFICATE-----
 MIICETCCAZagAwIBAgIRAPkxdWgbkK/hHUbMtOTn+FYwCgYIKoZIzj0EAwMwSTEL
@@ -51,7 +51,7 @@ def simulation_root(pem: bytes, network: str) -> Root:
 
     Raises ValueError on a public network, and for certificates that don't say what they are.
     """
-    if network in _PUBLIC_NETWORKS:
+    if network in PUBLIC_NETWORKS:
         raise ValueError(
             f"network {network} trusts the AWS root only: found a root for simulated attestation, "
             "remove it or use tee_mode nitro"

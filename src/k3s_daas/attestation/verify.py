@@ -39,12 +39,16 @@ def verify(
     document = parse(raw)
     check_signature(document, now_ms=now_ms, root=root)
     if document.debug and not accept_debug:
-        raise AttestationError("the enclave runs in debug mode: its PCRs 0 to 2 are zero, so anybody made it")
+        raise AttestationError(
+            "the enclave runs in debug mode: its PCRs 0 to 2 are zero, so anybody made it",
+            code="document_debug",
+        )
     age = now_ms - document.timestamp_ms
     if max_age_ms is not None and not -MAX_AHEAD_MS <= age <= max_age_ms:
         raise AttestationError(
             f"the document is {age} ms old, wanted at most {max_age_ms} (and {MAX_AHEAD_MS} ahead): "
-            "ask for a new one, and compare the clocks"
+            "ask for a new one, and compare the clocks",
+            code="document_not_fresh",
         )
     if root.simulated and SIMULATION not in document.module_id:
         raise AttestationError(

@@ -7,7 +7,8 @@ remove a node or to propose a slash; and on mainnet not even to start from.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from k3s_daas.chain.endpoints import wanted_answers
 from k3s_daas.chain.errors import ChainError, ChainUnreachable, ObjectNotFound
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _PATIENCE_S = 6.0
 #: Snapshots of a chain that moves are seldom of one moment: so often they are read anew.
 _TRIES = 5
+T = TypeVar("T")
 
 
 class EndpointsDisagree(ChainError):
@@ -62,6 +64,11 @@ class AgreedRegistry(Registry):
             f"Endpoints disagree on the registry {self.deployment.registry_id}, {_TRIES} times in a row. "
             "One of them lags or lies; nothing is decided until they agree."
         )
+
+    async def each(self, read: Callable[[Registry], Awaitable[T]]) -> list[T]:
+        """What every endpoint that answers says, each asked on its own. ChainUnreachable when too few do."""
+        found = await asyncio.gather(*(_within(one, read(one)) for one in self._each))
+        return self._answered(found)
 
     def _answered(self, answers: list[Any]) -> list[Any]:
         failed = {

@@ -322,6 +322,24 @@ class Registry:
 
         return await self.chain.execute(build)
 
+    async def register_master(self, document: bytes) -> Receipt:
+        """Make the account that an attestation document names the master, or renew its attestation.
+
+        Anybody may send it. The contract refuses a document that proves nothing, an image that isn't allowed,
+        one that isn't fresh, and a key of a master that another has replaced.
+        """
+        return await self.chain.execute(self.attesting(document))
+
+    def attesting(self, document: bytes) -> Build:
+        """The transaction of `register_master`, to simulate or execute."""
+
+        async def build(tx: Transaction) -> None:
+            clock = tx.object(CLOCK_ID, mutable=False)
+            loaded = tx.call("0x2::nitro_attestation::load_nitro_attestation", [tx.data(document), clock])
+            self.call(tx, "nautilus::register_master", loaded, clock)
+
+        return build
+
     async def set_statuses(self, statuses: Mapping[str, WorkerStatus]) -> Receipt:
         """Set workers active, busy or offline in one transaction (needs the live MasterCap)."""
         cap = await self.cap("MasterCap")

@@ -72,21 +72,23 @@ def _appointment(account: str, top_up_mist: int, before: Master | None, *, appoi
     return meaning
 
 
-def foreseen_master(account: str, bound_mist: int) -> Operation:
+def foreseen_master(account: str, bound_mist: int, *, attests: bool = False) -> Operation:
     """The appointment where the registry, or the master's account, would only be made by this run."""
-    return Operation(pays_mist=bound_mist, meaning=_appointment(account, bound_mist, None))
+    meaning = _appointment(account, bound_mist, None, appoint=not attests)
+    return Operation(pays_mist=bound_mist, meaning=meaning)
 
 
 async def plan_master(
-    registry: Registry, account: str, bound_mist: int
+    registry: Registry, account: str, bound_mist: int, *, attests: bool = False
 ) -> tuple[Master | None, int, Operation]:
     """(the master now, gas to send, what to send) of `account` being the master with gas up to the bound.
 
-    MissingCap when the wallet may not appoint one.
+    One that `attests` itself is not appointed: it gets the gas for its own registration. MissingCap when the
+    wallet may not appoint one.
     """
     chain = registry.chain
     master, balance = await registry.master(), await chain.balance(account)
-    appoint = master is None or master.account != account
+    appoint = not attests and (master is None or master.account != account)
     # Not at every run: the master spends a little all the time, and nothing has changed for it.
     top_up = bound_mist - balance if balance < bound_mist // 2 and account != chain.address else 0
     cap = await registry.cap("OperatorCap") if appoint else None

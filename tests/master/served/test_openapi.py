@@ -41,6 +41,7 @@ OPERATIONS = [
     ("GET", "/api/v1/kubeconfig"),
     ("GET", "/api/v1/findings"),
     ("GET", "/api/v1/findings/{sha256}/evidence"),
+    ("GET", "/api/v1/attestation"),
     ("GET", "/api/v1/workers"),
     ("GET", "/api/v1/overview"),
     ("GET", "/api/v1/openapi.json"),
@@ -57,7 +58,7 @@ async def fuzz(served: Any) -> Callable[..., Any]:
     """`await fuzz(method, path, mode, change)`: many requests of one operation, each edited by `change`."""
     state = served.bench.state
     # The limits are tested by themselves; here they would hide everything behind 429.
-    for name in ("limiter", "reads", "stranger_limiter", "refusal_log"):
+    for name in ("limiter", "attestations", "reads", "stranger_limiter", "refusal_log"):
         setattr(state, name, RateLimiter(10**9, 10**9, served.bench.clock))
     async with served.client() as client:
         document = (await client.get("/api/v1/openapi.json")).json()

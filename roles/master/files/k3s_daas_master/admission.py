@@ -1,4 +1,4 @@
-"""Limits for each source address, beside the gate's for strangers: large answers, and registrations."""
+"""Limits for each source address, beside the gate's for strangers: answers, registrations, documents."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def limit_registrations(request: Request, state: State) -> None:
     behind the same address. Raises ApiError."""
     if not is_strange(request.scope, state):
         _limit(request, state.limiter, "Too many registrations from this address.")
+
+
+def limit_attestations(request: Request, state: State) -> None:
+    """For documents, each of which costs the security module a signature. Raises ApiError."""
+    _limit(request, state.attestations, "Too many attestations for this address.")
 
 
 def _limit(request: Request, limiter: RateLimiter, message: str) -> None:

@@ -85,6 +85,8 @@ class Config(BaseModel):
     # The registry's OperatorCap: its holder is in the group k3s-daas:operators. None: nobody is.
     operator_cap_id: ObjectId | None = None
     tee_mode: Literal["simulated", "nitro"]
+    # An emulated security module's Unix socket, for simulated masters on a localnet. Nitro has /dev/nsm.
+    nsm_socket: Path | None = None
     listen: Annotated[str, AfterValidator(_listen)] = "0.0.0.0:8443"
     webhook_listen: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:8444"
     endpoint: HttpsUrl
@@ -136,6 +138,11 @@ class Config(BaseModel):
     def _network_rules(self) -> Config:
         if self.tee_mode == "simulated" and self.network == "mainnet":
             raise ValueError("tee_mode simulated proves nothing and is refused on mainnet; wanted nitro")
+        if self.nsm_socket is not None and (self.tee_mode != "simulated" or self.network != "localnet"):
+            raise ValueError(
+                f"nsm_socket is an emulator's, for tee_mode simulated on a localnet; found it with "
+                f"{self.tee_mode} on {self.network}; wanted none"
+            )
         if self.network in ("testnet", "mainnet"):
             plain = [url for url in self.endpoints if not url.startswith("https://")]
             if plain:

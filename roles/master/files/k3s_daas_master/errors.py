@@ -21,6 +21,7 @@ STATUS_OF = {
     "wrong_content_type": 415,
     "bad_request": 400,
     "not_found": 404,
+    "not_attested": 404,
     "method_not_allowed": 405,
     "request_unknown": 404,
     "payload_mismatch": 422,

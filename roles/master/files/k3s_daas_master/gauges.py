@@ -35,6 +35,11 @@ def gauges(state: State) -> Iterator[Metric]:
         "1 when the chain names this master with its addresses and CA",
         value=float(state.fleet.announced()),
     )
+    yield GaugeMetricFamily(
+        "k3s_daas_attestation_expiry_timestamp_seconds",
+        "When this master's attestation on-chain ends, seconds since 1970; 0 without one",
+        value=(state.attester.expires_at_ms() or 0) / 1000,
+    )
     yield from _chain(state)
     yield from _tokens(state)
     yield from _slashing(state)

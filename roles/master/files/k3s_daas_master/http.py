@@ -17,7 +17,15 @@ from k3s_daas import openapi
 from k3s_daas.logs import get_logger
 from k3s_daas.openapi import Answer, Operation
 from k3s_daas.registry import check_node_id
-from k3s_daas_master import description, findings_http, kubeconfig_api, request_http, statuspage, workers
+from k3s_daas_master import (
+    attestation_http,
+    description,
+    findings_http,
+    kubeconfig_api,
+    request_http,
+    statuspage,
+    workers,
+)
 from k3s_daas_master.admission import limit_reads, limit_registrations
 from k3s_daas_master.bodies import bad_request, json_object, read_json, read_raw
 from k3s_daas_master.counted import counted
@@ -122,6 +130,7 @@ def api_app(state: State) -> Starlette:
     """The API for workers, owners, operators, probes and browsers."""
     operations = [
         *_operations(state),
+        *attestation_http.operations(state),
         *request_http.operations(state),
         *findings_http.operations(state),
         *kubeconfig_api.operations(state),
@@ -133,6 +142,7 @@ def api_app(state: State) -> Starlette:
 def _operations(state: State) -> list[Operation]:
     async def register(request: Request) -> Response:
         limit_registrations(request, state)
+        state.attester.check_joining()
         body = _validated(RegisterBody, await read_json(request))
         try:
             key = None if body.public_key is None else parse_public_key(body.public_key)

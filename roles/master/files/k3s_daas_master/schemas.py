@@ -57,6 +57,13 @@ class RegisterAnswer(Shape):
     ca_pem: str
 
 
+class AttestationAnswer(Shape):
+    """`document`: base64. `simulated`: it proves nothing."""
+
+    document: str
+    simulated: bool
+
+
 class HeartbeatAnswer(Shape):
     """The worker's status on-chain."""
 

@@ -20,6 +20,8 @@ from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import AgreedRegistry
 from k3s_daas.requests import policy as request_policy
+from k3s_daas_master import nsm
+from k3s_daas_master.attester import Attester, RegistersMaster
 from k3s_daas_master.bodies import MAX_BODY_BYTES
 from k3s_daas_master.certificates import Certificates
 from k3s_daas_master.clock import Clock
@@ -87,13 +89,24 @@ _KUBECONFIG_S = 60.0
 
 
 class RegistryAccess(
-    ReadsRegistry, ReadsWorkers, ReadsCap, WritesRegistry, ServesRequests, Proposes, ReportsReady, Protocol
+    ReadsRegistry,
+    ReadsWorkers,
+    ReadsCap,
+    WritesRegistry,
+    ServesRequests,
+    Proposes,
+    ReportsReady,
+    RegistersMaster,
+    Protocol,
 ):
     """All that the parts ask of the on-chain registry."""
 
 
 class ChainAccess(FollowsChain, ReadsBalance, WatchesChain, Protocol):
     """All that the parts ask of the chain itself."""
+
+    @property
+    def chain_id(self) -> str: ...
 
 
 def assemble(
@@ -105,8 +118,10 @@ def assemble(
     cluster: Cluster,
     store: Store,
     clock: Clock,
+    module: nsm.SecurityModule | None = None,
 ) -> State:
-    """The parts of a master with the wallet `address`, on one chain and one cluster. Raises StateError."""
+    """The parts of a master with the wallet `address`, on one chain and one cluster, with the security module
+    that it proves itself by. Raises StateError."""
     index, ca = TokenIndex(), ClusterCa()
     view = ChainView(clock, chain_may_lead=config.network == "localnet")
     passwords = NodePasswordKeeper(cluster, index, store, load_key(config.state_dir / "node-password.key"))
@@ -270,6 +285,20 @@ def assemble(
         vitals=Vitals(chain, clock, lambda: metrics.checks().all, lambda: metrics.checks().refused),
         reads=RateLimiter(_READS_BURST, _READS_PER_S, clock),
         connections=Connections(_CONNECTIONS_OF_ONE),
+        attester=Attester(
+            module=module,
+            required=config.tee_mode == "nitro",
+            index=index,
+            view=view,
+            registry=registry,
+            chain_id=chain.chain_id,
+            deployment=config.deployment,
+            address=address,
+            ca=ca,
+            key_file=config.state_dir / "attestation.key",
+            clock=clock,
+        ),
+        attestations=RateLimiter(config.registration_burst, config.registration_per_s, clock),
     )
     state.metrics.watch(state)
     return state
@@ -395,6 +424,7 @@ async def serve_state(
         "slashing": state.policy.run(),
         "requests": state.requests.run(),
         "vitals": state.vitals.run(),
+        "attester": state.attester.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }
@@ -463,10 +493,18 @@ async def serve(config: Config, clock: Clock | None = None) -> None:
                     cluster=cluster,
                     store=store,
                     clock=clock,
+                    module=security_module(config),
                 )
                 await serve_state(state, api, webhook, stop, clock)
         finally:
             await cluster.aclose()
+
+
+def security_module(config: Config) -> nsm.SecurityModule | None:
+    """What this master proves itself by; None when it is simulated without an emulator."""
+    if config.tee_mode == "nitro":
+        return nsm.device()
+    return None if config.nsm_socket is None else nsm.simulated(config.nsm_socket)
 
 
 async def _follow_kubeconfig(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from k3s_daas_master.attester import Attester
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
@@ -69,6 +70,8 @@ class State:
     vitals: Vitals
     reads: RateLimiter
     connections: Connections
+    attester: Attester
+    attestations: RateLimiter
 
     def not_ready(self) -> list[str]:
         """Why this master can't do all of its work now; empty when it can."""
@@ -80,6 +83,8 @@ class State:
             cause = f" ({self.follower.problem})" if self.follower.problem else ""
             reasons.append(f"chain: view is {age // 1000} s old, wanted at most {STALE_MS // 1000} s{cause}")
         reasons += [f"{step}: {problem}" for step, problem in sorted(self.fleet.problems.items())]
+        if self.index.loaded and (unproved := self.attester.not_ready()) is not None:
+            reasons.append(f"attestation: {unproved}")
         if self.index.loaded and not reasons and not self.fleet.announced():
             reasons.append(
                 "announcement: the chain doesn't name this master with these addresses and this CA yet"
@@ -88,7 +93,7 @@ class State:
 
     def alerts(self) -> list[str]:
         """What somebody should look at although this master works; empty when there is nothing."""
-        found = [self.gas.alert(), self.disruption.alert()]
+        found = [self.gas.alert(), self.disruption.alert(), self.attester.alert()]
         if self.policy.problem is not None:
             found.append(f"slashing: {self.policy.problem}")
         if self.ready_time.problem is not None:

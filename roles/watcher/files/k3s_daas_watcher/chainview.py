@@ -11,10 +11,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from k3s_daas.chain.errors import ChainError, ChainUnreachable, MalformedRecord, ObjectNotFound, WrongNetwork
+from k3s_daas.registry import Registry
+from k3s_daas.registry.attested import Basis, read_basis
 from k3s_daas.registry.model import Master, SealTokenRecord, Worker
 
 READ_TIMEOUT_S = 6.0
@@ -36,6 +38,8 @@ class Reader(Protocol):
     def name(self) -> str: ...
 
     async def read(self, node_id: str) -> Sighting: ...
+
+    async def basis(self) -> Basis: ...
 
     async def close(self) -> None: ...
 
@@ -75,13 +79,9 @@ def safe_name(endpoint: str) -> str:
 
 async def look(readers: Sequence[Reader], node_id: str, wanted_answers: int) -> View:
     """Ask all endpoints at the same time and compare. Never raises for what an endpoint does."""
-    results = await asyncio.gather(*(_read(reader, node_id) for reader in readers))
-    answers = tuple(
-        EndpointAnswer(reader.name, _error_text(result))
-        for reader, result in zip(readers, results, strict=True)
-    )
+    results = await ask_all(readers, lambda reader: reader.read(node_id))
+    answers, errors = summary(readers, results)
     sightings = [result for result in results if isinstance(result, Sighting)]
-    errors = "; ".join(f"{a.name}: {a.error}" for a in answers if a.error)
     if len(sightings) < wanted_answers:
         if any(isinstance(result, WrongNetwork) for result in results):
             return View(Outcome.WRONG_NETWORK, None, answers, errors)
@@ -94,10 +94,26 @@ async def look(readers: Sequence[Reader], node_id: str, wanted_answers: int) -> 
     return View(Outcome.AGREED, sightings[0], answers, errors)
 
 
-async def _read(reader: Reader, node_id: str) -> Sighting | Exception:
+async def ask_all(
+    readers: Sequence[Reader], ask: Callable[[Reader], Awaitable[Answer]]
+) -> list[Answer | Exception]:
+    """Each endpoint's answer, or why it gave none in time. Never raises."""
+    return await asyncio.gather(*(_ask(reader, ask) for reader in readers))
+
+
+def summary(readers: Sequence[Reader], results: Sequence[object]) -> tuple[tuple[EndpointAnswer, ...], str]:
+    """How each endpoint did, and all errors in one line."""
+    answers = tuple(
+        EndpointAnswer(reader.name, _error_text(result))
+        for reader, result in zip(readers, results, strict=True)
+    )
+    return answers, "; ".join(f"{a.name}: {a.error}" for a in answers if a.error)
+
+
+async def _ask(reader: Reader, ask: Callable[[Reader], Awaitable[Answer]]) -> Answer | Exception:
     try:
         async with asyncio.timeout(READ_TIMEOUT_S):
-            return await reader.read(node_id)
+            return await ask(reader)
     except TimeoutError:
         return TimeoutError(f"no answer within {READ_TIMEOUT_S:g} s")
     except Exception as error:
@@ -105,8 +121,8 @@ async def _read(reader: Reader, node_id: str) -> Sighting | Exception:
         return error
 
 
-def _error_text(result: Sighting | Exception) -> str | None:
-    if isinstance(result, Sighting):
+def _error_text(result: object) -> str | None:
+    if not isinstance(result, Exception):
         return None
     if isinstance(result, ChainUnreachable):
         # Its message quotes the endpoint's URL, which may hold a provider's API key.
@@ -141,6 +157,7 @@ class RegistryLike(Protocol):
 
 
 Connect = Callable[[str], Awaitable[tuple[RegistryLike, Callable[[], Awaitable[None]]]]]
+Answer = TypeVar("Answer")
 
 
 class EndpointReader:
@@ -158,18 +175,33 @@ class EndpointReader:
 
     async def read(self, node_id: str) -> Sighting:
         """Raises what `k3s_daas.chain` raises."""
-        try:
-            if self._registry is None:
-                self._registry, self._close = await self._connect(self._endpoint)
-            registry = self._registry
+
+        async def sight(registry: RegistryLike) -> Sighting:
             worker, token, master = await asyncio.gather(
                 registry.worker(node_id), registry.worker_token(node_id), registry.master()
             )
+            return Sighting(worker, token, master)
+
+        return await self._asked(sight)
+
+    async def basis(self) -> Basis:
+        """What the master is attested by. Raises what `k3s_daas.chain` raises."""
+
+        async def read(registry: RegistryLike) -> Basis:
+            assert isinstance(registry, Registry), "only the chain itself knows"
+            return await read_basis(registry)
+
+        return await self._asked(read)
+
+    async def _asked(self, ask: Callable[[RegistryLike], Awaitable[Answer]]) -> Answer:
+        try:
+            if self._registry is None:
+                self._registry, self._close = await self._connect(self._endpoint)
+            return await ask(self._registry)
         except BaseException:
             # Also on a time-out: a channel that hangs may hang for ever.
             await self.close()
             raise
-        return Sighting(worker, token, master)
 
     async def close(self) -> None:
         """Never raises: there is nothing to do about a connection that can't be closed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from k3s_daas.chainconfig import ChainConfig, InvalidConfig, parse, read
 from k3s_daas.listening import split_listen
@@ -70,6 +70,9 @@ class WatcherConfig(ChainConfig):
     node_id: NodeId
     tee_mode: Literal["nitro", "simulated"]
     accept_simulated: bool = False
+    # Root certificate of an emulated security module on a localnet: then a simulated master, too, has to
+    # prove itself before it is trusted, which proves that the checks work and nothing else.
+    simulation_root_file: AbsolutePath | None = None
     heartbeat_s: Annotated[int, Field(ge=1, le=120)] = 30
     chain_poll_s: Annotated[int, Field(ge=1, le=60)] = 10
     listen: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:10280"
@@ -85,9 +88,23 @@ class WatcherConfig(ChainConfig):
     confirmation_file: AbsolutePath = "/run/k3s-daas/agent-control.done"
     stop_marker: AbsolutePath = "/var/lib/k3s-daas/agent-stopped"
 
+    @model_validator(mode="after")
+    def _check_root(self) -> WatcherConfig:
+        if self.simulation_root_file is not None and not (self.simulated and self.network == "localnet"):
+            raise ValueError(
+                f"simulation_root_file is for tee_mode simulated on a localnet, found it with "
+                f"{self.tee_mode} on {self.network}; remove it: AWS's root alone is trusted there"
+            )
+        return self
+
     @property
     def simulated(self) -> bool:
         return self.tee_mode == "simulated"
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether a master has to prove itself before it is told any secret."""
+        return not self.simulated or self.simulation_root_file is not None
 
 
 def load(path: Path) -> WatcherConfig:

@@ -25,16 +25,9 @@ _TOKEN_CODES = {"token_unknown", "token_expired", "token_revoked", "token_malfor
 
 
 def check_tee(config: WatcherConfig) -> None:
-    """Raise Refusal unless the configured trust in the master is one this program can back up."""
-    if config.tee_mode == "nitro":
-        raise Refusal(
-            "attestation_unsupported",
-            "tee_mode nitro needs the master's attestation verified, which this version can't do",
-            found="tee_mode: nitro",
-            wanted="a version with Nitro attestation, or tee_mode: simulated on a network without money",
-            fix="upgrade k3s-daas; the seal token was not sent",
-            exit_code=Exit.NOT_ATTESTED,
-        )
+    """Raise Refusal when a simulated master would be trusted where it may not be, or by nobody's word."""
+    if not config.simulated:
+        return
     if config.network == "mainnet":
         raise Refusal(
             "simulated_on_mainnet",

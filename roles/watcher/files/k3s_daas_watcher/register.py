@@ -2,7 +2,8 @@
 
 In this order, so that the seal token goes to nobody but the master: what the chain says about this worker,
 its token and the master (all endpoints agree) → the CA whose hash is on-chain → TLS verified against exactly
-that CA → the token. Files are written last, the join token last of all: when it is there, all is there.
+that CA → the master's attestation, where its TEE isn't simulated → the token. Files are written last, the
+join token last of all: when it is there, all is there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import stamina
 from k3s_daas import join
 from k3s_daas.registry.model import Master
 
+from .attested import prove
 from .chainview import Reader, look
 from .clock import Clock
 from .config import WatcherConfig
@@ -38,6 +40,8 @@ _PASSING = {
     "token_mismatch",
     "master_not_announced",
     "master_unreachable",
+    "master_not_attested",
+    "attestation_unreachable",
     "cacerts_unreachable",
     "not_ready",
     "rate_limited",
@@ -87,6 +91,7 @@ async def register(
             _make_parent(path)
     master = await _until(wait_s, lambda: _find_master(config, token, readers, clock))
     ca = await _until(wait_s, lambda: _fetch_ca(master, fetch_ca))
+    await _until(wait_s, lambda: prove(config, master, ca, readers))
     try:
         client = MasterClient(master.endpoint, ca.decode("ascii", "ignore"), token)
     except MasterUnreachable as error:

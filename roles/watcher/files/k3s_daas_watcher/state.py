@@ -32,6 +32,8 @@ class KnownMaster(BaseModel):
     api_server: str
     ca_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     ca_pem: str
+    # Whether it proved itself; without that it isn't one where proof is wanted.
+    attested: bool = False
 
 
 class Slashed(BaseModel):

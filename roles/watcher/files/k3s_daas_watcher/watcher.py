@@ -14,6 +14,7 @@ from k3s_daas.registry.model import Master, WorkerStatus
 
 from . import alerts
 from .agent import AgentProbe, AgentState
+from .attested import prove
 from .chainview import Reader, Sighting, View, look
 from .clock import Clock
 from .config import WatcherConfig
@@ -219,14 +220,18 @@ class Watcher:
         Raises Refusal. It is this watcher's own: not to be closed.
         """
         known, announced = self.store.state.master, self._announced
+        if known is not None and self.config.wants_proof and not known.attested:
+            known = None
         if announced is not None and not _same(known, announced):
             ca = await asyncio.to_thread(pinned_ca, announced.api_server, announced.ca_hash, self._fetch_ca)
+            await prove(self.config, announced, ca, self._readers)
             known = KnownMaster(
                 epoch=announced.epoch,
                 endpoint=announced.endpoint,
                 api_server=announced.api_server,
                 ca_hash=announced.ca_hash.hex(),
                 ca_pem=ca.decode("ascii", "ignore"),
+                attested=self.config.wants_proof,
             )
             self.store.state.master = known
             log.info("master found on-chain", endpoint=known.endpoint, epoch=known.epoch)
