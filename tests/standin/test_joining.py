@@ -260,7 +260,8 @@ def test_the_server_token_is_rotated_and_the_old_one_goes_with_the_next_start(cl
         with cluster.http() as client:
             return client.get("/v1-k3s/token", auth=(user, password)).status_code
 
-    assert (asked(old), asked(old + "0"), asked("node:" + old.rpartition(":")[2])) == (405, 401, 401)
+    # Agents have the same password where the server was given no other for them, and may not ask for this.
+    assert (asked(old), asked(old + "0"), asked("node:" + old.rpartition(":")[2])) == (405, 401, 403)
     done = cluster.run("token", "rotate", f"--server={cluster.url}")
     assert "Token rotated, restart k3s nodes" in done.stdout, done.stderr
     new = file.read_text().strip()

@@ -89,6 +89,13 @@ def test_apply_makes_then_changes_and_takes_back_what_it_no_longer_says(admin: h
     assert apply(admin, path, configmap("applied", a="3")).json()["metadata"]["resourceVersion"] == version
 
 
+def test_apply_may_say_nothing_at_first_and_at_last(admin: httpx.Client) -> None:
+    path = "/api/v1/namespaces/default/configmaps/empty"
+    assert apply(admin, path, configmap("empty")).status_code == 201
+    assert apply(admin, path, configmap("empty", a="1")).json()["data"] == {"a": "1"}
+    assert not apply(admin, path, configmap("empty")).json().get("data")
+
+
 def test_two_who_apply_conflict_unless_one_insists(admin: httpx.Client) -> None:
     path = "/api/v1/namespaces/default/configmaps/shared"
     apply(admin, path, configmap("shared", a="1"), "one")
