@@ -37,7 +37,7 @@ def secrets(hosts: dict[str, Host], stage: dict[str, Any]) -> dict[str, str]:
             text = host.check_output(f"cat {path}").strip()
             assert len(text) >= 16, path
             found[f"{name}:{path}"] = text
-            if path.endswith("token"):  # the part that is secret also without the CA's hash
+            if "::" in text:  # the part that is secret also without the CA's hash
                 found[f"{name}:{path} (bare)"] = text.rpartition(":")[2]
     config = json.loads(hosts["master"].check_output(f"cat {ENCRYPTION}"))
     (provider,) = config["resources"][0]["providers"]
