@@ -59,11 +59,13 @@ class CallbackModule(CallbackBase):
         arguments = result.task_fields.get("args") or {}
         named = (str(arguments[name]) for name in _NAMES if isinstance(arguments.get(name), str))
         role = result.task._role
-        self._changes.append(
+        # k3s_daas_files is about many paths, and says which would change.
+        self._changes += [
             {
                 "host": result.host.get_name(),
                 "role": role.get_name() if role else "",
                 "task": str(result.task.name or result.task.action)[:200],
-                "what": next(named, "")[:200],
+                "what": str(what)[:200],
             }
-        )
+            for what in result.result.get("paths") or [next(named, "")]
+        ]

@@ -17,12 +17,12 @@ from k3s_daas.chain import Key
 
 PROJECT = Path(__file__).parents[2]
 #: Looked at in another way: an environment's name is made of its content, and is compared (look.yml).
-ELSEWHERE = {("runtime", "install")}
+ELSEWHERE = {("runtime", "install"), ("runtime", "main")}
 #: What a role's tasks write files with.
 WRITES = {
     f"ansible.builtin.{name}"
     for name in ("copy", "file", "template", "lineinfile", "blockinfile", "get_url", "unarchive", "user")
-}
+} | {"k3s_daas_files"}
 
 
 def ansible_playbook(*arguments: str | Path) -> tuple[int, str]:
