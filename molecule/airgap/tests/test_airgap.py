@@ -53,7 +53,8 @@ def test_the_worker_is_ready(nodes: Callable[[], dict[str, dict[str, Any]]]) -> 
 @pytest.mark.parametrize("name", ["master", "worker-1"])
 def test_the_environment_is_the_wheelhouse_that_was_brought(hosts: dict[str, Host], name: str) -> None:
     (tar,) = (BROUGHT / "wheelhouse").iterdir()  # and nothing that a download would leave beside it
-    assert hosts[name].check_output("readlink /opt/k3s-daas/venv") == f"{tar.name.removesuffix('.tar.gz')}/env"
+    environment = tar.name.removesuffix(".tar.gz")
+    assert hosts[name].check_output("readlink /opt/k3s-daas/venv") == f"{environment}/env"
 
 
 def test_the_binary_is_the_one_that_was_brought(hosts: dict[str, Host], stage: dict[str, Any]) -> None:
