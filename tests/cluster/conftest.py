@@ -240,7 +240,7 @@ class ApiServer:
             "kube-apiserver-arg": [
                 f"authentication-token-webhook-config-file={self.root}/token-review.kubeconfig",
                 "authentication-token-webhook-version=v1",
-                "authentication-token-webhook-cache-ttl=10s",
+                "authentication-token-webhook-cache-ttl=8s",
                 f"authorization-config={self.root}/authorization.yaml",
                 "anonymous-auth=false",
             ],

@@ -133,7 +133,7 @@ class Stage:
                 "kube-apiserver-arg": [
                     f"authentication-token-webhook-config-file={kubeconfig}",
                     "authentication-token-webhook-version=v1",
-                    "authentication-token-webhook-cache-ttl=10s",
+                    "authentication-token-webhook-cache-ttl=8s",
                 ],
             },
         )

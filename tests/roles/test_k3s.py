@@ -107,7 +107,7 @@ def test_the_server_s_configuration(tmp_path: Path) -> None:
     assert "token" not in config
     found = flags(config, "kube-apiserver-arg")
     assert found["authentication-token-webhook-version"] == "v1"
-    assert found["authentication-token-webhook-cache-ttl"] == "10s"
+    assert found["authentication-token-webhook-cache-ttl"] == "8s"
     assert found["audit-policy-file"] == "/etc/rancher/k3s/audit-policy.yaml"
     sizes = [found[f"audit-log-{name}"] for name in ("maxsize", "maxbackup", "maxage")]
     assert sizes == ["100", "10", "30"]

@@ -110,7 +110,7 @@ def test_after_revocation_all_of_it_is_refused(owner: Kubectl, kubectl_dir: Path
     assert run.code == 0, run.output
     since = time.monotonic()
     until(lambda: owner.run("get", "pods").returncode != 0, 20)
-    # The chain's next checkpoint, and the API server's cache of 10 s; kubectl itself takes its time.
+    # The chain's next checkpoint, and the API server's cache of 8 s; kubectl itself takes its time.
     assert time.monotonic() - since < 20
     for arguments in (
         ("get", "pods"),

@@ -20,7 +20,6 @@ PACKAGES = (
     *(
         "python3",
         "python3-apt",
-        "python3-venv",
         "python3-cryptography",
         "python3-yaml",
         "ca-certificates",
