@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,8 +25,22 @@ SUI = 1_000_000_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The scenarios first: each takes minutes, and begun last it would have the end to itself."""
-    items.sort(key=lambda item: "scenarios" not in item.path.parts)
+    """The scenarios first: each takes minutes, and begun last it would have the end to itself.
+
+    pytest-xdist gives each of its processes a run of the list. All but one of them begin with a share of the
+    scenarios; the last one has something else for the processor to do while they wait.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    scenarios = [item for item in items if "scenarios" in item.path.parts]
+    others = [item for item in items if "scenarios" not in item.path.parts]
+    shares = [scenarios[place :: max(1, processes - 1)] for place in range(max(1, processes - 1))]
+    ordered: list[pytest.Item] = []
+    for place in range(processes):
+        share = shares[place] if place < len(shares) else []
+        rest = (len(items) - len(ordered)) // (processes - place) - len(share)
+        ordered += share + others[: max(0, rest)]
+        del others[: max(0, rest)]
+    items[:] = ordered + others
 
 
 @pytest.fixture(scope="session")
