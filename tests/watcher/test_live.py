@@ -75,7 +75,18 @@ async def test_the_way_of_one_worker(
         control = Control(Path(config.state_dir), Path(config.confirmation_file), "worker-1")
         store = StateStore(Path(config.state_dir), "worker-1")
         meter = HostMeter(clock.monotonic)
-        watcher = Watcher(config, token, endpoints, store, control, probe, clock, usage=meter.look, pods=pods)
+        watcher = Watcher(
+            config,
+            token,
+            endpoints,
+            store,
+            control,
+            probe,
+            clock,
+            usage=meter.look,
+            pods=pods,
+            certificates=list,
+        )
         await watcher.check_chain()
         assert watcher.live.outcome is Outcome.AGREED
         assert watcher.store.state.stake_mist == 2 * SUI
@@ -113,6 +124,7 @@ async def test_what_unstake_returns_is_what_the_owner_signs(
             clock,
             usage=HostMeter(clock.monotonic).look,
             pods=pods,
+            certificates=list,
         )
         await watcher.check_chain()
         unstaker = Unstaker(watcher, clock, leave_builder(config))
