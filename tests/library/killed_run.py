@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ansible.module_utils
 from ansible.module_utils.testing import patch_module_args
 
 import k3s_daas.chain.client  # noqa: F401 - pysui's second of importing is not what is tested
@@ -146,8 +147,7 @@ def perform(order: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for shared in (REPOSITORY / "module_utils").glob("*.py"):
-        load(shared, f"ansible.module_utils.{shared.stem}")
+    ansible.module_utils.__path__.append(str(REPOSITORY / "module_utils"))
     MODULES = {
         name: load(REPOSITORY / "library" / f"{name}.py", f"library_{name}")
         for name in ("seal_commitment", "sui_stake", "sui_seal_token")

@@ -127,24 +127,26 @@ async def killer(
     serve = ["-m", "k3s_daas_localnet", "serve", "--listen", "127.0.0.1:0", "--faucet-listen", "127.0.0.1:0"]
     serve += ["--state-dir", str(folder / "chain")]
     with subprocess.Popen([sys.executable, *serve], stdout=subprocess.PIPE, text=True) as net:
-        assert net.stdout is not None
-        where = json.loads(await asyncio.to_thread(net.stdout.readline))
-        key = Key.generate()
-        give = {"FixedAmountRequest": {"recipient": key.address, "amount": 10 * SUI}}
-        httpx.post(f"{where['faucet']}/v2/gas", json=give).raise_for_status()
-        async with await SuiClient.connect([where["rpc"]], "localnet", key) as publisher:
-            package_id, _ = await publish(publisher, compiled)
-        killer = Killer(where["rpc"], where["faucet"], package_id, folder)
-        environment = os.environ | {"STAKE_BATCH": str(getattr(request, "param", 200))}
-        command = [sys.executable, str(Path(__file__).with_name("killed_run.py"))]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(command, text=True, env=environment, **pipes) as killer.process:
-            assert killer.process.stdout is not None
-            assert await asyncio.to_thread(killer.process.stdout.readline) == "ready\n"
-            yield killer
-            assert killer.process.stdin is not None
-            killer.process.stdin.close()
-        net.terminate()
+        try:
+            assert net.stdout is not None
+            where = json.loads(await asyncio.to_thread(net.stdout.readline))
+            key = Key.generate()
+            give = {"FixedAmountRequest": {"recipient": key.address, "amount": 10 * SUI}}
+            httpx.post(f"{where['faucet']}/v2/gas", json=give).raise_for_status()
+            async with await SuiClient.connect([where["rpc"]], "localnet", key) as publisher:
+                package_id, _ = await publish(publisher, compiled)
+            killer = Killer(where["rpc"], where["faucet"], package_id, folder)
+            environment = os.environ | {"STAKE_BATCH": str(getattr(request, "param", 200))}
+            command = [sys.executable, str(Path(__file__).with_name("killed_run.py"))]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with subprocess.Popen(command, text=True, env=environment, **pipes) as killer.process:
+                assert killer.process.stdout is not None
+                assert await asyncio.to_thread(killer.process.stdout.readline) == "ready\n"
+                yield killer
+                assert killer.process.stdin is not None
+                killer.process.stdin.close()
+        finally:
+            net.terminate()  # else an error above would wait for it
 
 
 @pytest.mark.parametrize("killer", [200, 20], ids=["one-transaction", "three-transactions"], indirect=True)
