@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import ansible.module_utils
 import pytest
@@ -66,8 +67,15 @@ def run_module(ansible_module: Callable[[str], ModuleType]) -> Callable[..., dic
         given = {key: value for key, value in arguments.items() if value is not None}
         given |= {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": "/tmp"}  # noqa: S108
         out = io.StringIO()
-        # As Ansible starts it: `main` with its arguments, which ends the process with a JSON document.
-        with patch_module_args(given), contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        # As Ansible starts it: `main` with its arguments, which ends the process with a JSON document. Other
+        # tests of this process may have imported a plugin, which makes it a controller in Ansible's eyes.
+        a_host = mock.patch("ansible.module_utils._internal.is_controller", False)
+        with (
+            a_host,
+            patch_module_args(given),
+            contextlib.redirect_stdout(out),
+            contextlib.suppress(SystemExit),
+        ):
             module.main()
         result: dict[str, Any] = json.loads(out.getvalue())
         result.pop("invocation", None)
