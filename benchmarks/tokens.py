@@ -230,10 +230,11 @@ async def _serve(folder: Path) -> None:
 
     import k3s_daas.chain.transport  # noqa: F401
     from k3s_daas import logs
+    from k3s_daas_master.assembly import assemble
     from k3s_daas_master.clock import Clock
     from k3s_daas_master.cluster import Cluster
     from k3s_daas_master.config import Config
-    from k3s_daas_master.service import assemble, bind, serve_state
+    from k3s_daas_master.service import bind, serve_state
     from k3s_daas_master.store import Store
 
     logs.configure("k3s-daas-master")

@@ -45,13 +45,13 @@ from k3s_daas.registry import (
     Worker,
     WorkerStatus,
 )
+from k3s_daas_master.assembly import assemble
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
 from k3s_daas_master.http import api_app
 from k3s_daas_master.nsm import SecurityModule
 from k3s_daas_master.request_rows import Scheduled
-from k3s_daas_master.service import assemble
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
 from k3s_daas_master.webhook import Webhook

@@ -25,11 +25,12 @@ from starlette.routing import Route
 
 from k3s_daas.join import ca_hash
 from k3s_daas.registry import Registry
+from k3s_daas_master.assembly import assemble
 from k3s_daas_master.certificate import issue
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster
 from k3s_daas_master.config import Config
-from k3s_daas_master.service import api_server, assemble, bind
+from k3s_daas_master.service import api_server, bind
 from k3s_daas_master.store import Store
 
 SUI = 1_000_000_000
