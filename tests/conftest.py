@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from k3s_daas.chain import Key
 
@@ -41,6 +43,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         ordered += share + others[: max(0, rest)]
         del others[: max(0, rest)]
     items[:] = ordered + others
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """For a test that runs a command in this process: what it sets for its logs ends with the test."""
+    root = logging.getLogger()
+    handlers, level, raise_exceptions, hook = (
+        list(root.handlers),
+        root.level,
+        logging.raiseExceptions,
+        sys.excepthook,
+    )
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.raiseExceptions = raise_exceptions
+    sys.excepthook = hook
 
 
 @pytest.fixture(scope="session")

@@ -144,7 +144,6 @@ def configure(service: str, level: str = "INFO", stream: TextIO | None = None) -
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
     sys.excepthook = _log_uncaught
 

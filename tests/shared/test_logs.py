@@ -7,11 +7,9 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from k3s_daas import logs
 
@@ -23,22 +21,10 @@ SECRETS = [SEAL, SEAL[:30], BOOTSTRAP, FULL, SUI_KEY]
 
 
 @pytest.fixture
-def stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level, raise_exceptions, hook = (
-        list(root.handlers),
-        root.level,
-        logging.raiseExceptions,
-        sys.excepthook,
-    )
+def stream(own_logging: None) -> io.StringIO:
     out = io.StringIO()
     logs.configure("test", stream=out)
-    yield out
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.raiseExceptions = raise_exceptions
-    sys.excepthook = hook
+    return out
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
