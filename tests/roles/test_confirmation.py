@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from playbook_kit import ansible_playbook
 
-PROJECT = Path(__file__).parents[2]
 INVENTORY = {
     "all": {"vars": {"k3s_daas_registry_name": "my-fleet"}},
     "k3s_daas_master": {"hosts": {"the-master": None}},
@@ -21,28 +17,14 @@ SURE = {"confirm": "my-fleet"}
 
 def run(playbook: str, folder: Path, given: dict[str, str]) -> str:
     """The output as one line of a run that is refused."""
-    (folder / "inventory.yml").write_text(yaml.safe_dump(INVENTORY))
-    done = subprocess.run(
-        [
-            *(Path(sys.executable).parent / "ansible-playbook", PROJECT / "playbooks" / playbook),
-            *("-i", folder / "inventory.yml"),
-            *(f"--extra-vars={name}={value}" for name, value in given.items()),
-        ],
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    output = " ".join((done.stdout + done.stderr).split())
-    assert done.returncode != 0, output
+    code, output = ansible_playbook(folder, playbook, INVENTORY, **given)
+    assert code != 0, output
     assert "PLAY [Find the contracts]" not in output
     assert "PLAY [Ask the chain" not in output
     return output
 
 
-@pytest.mark.parametrize("playbook", ["restore.yml", "reset.yml"])
+@pytest.mark.parametrize("playbook", ["restore", "reset"])
 @pytest.mark.parametrize(("given", "found"), [({}, "nothing"), ({"confirm": "my-flee"}, "my-flee")])
 def test_it_wants_the_registrys_name(
     tmp_path: Path, playbook: str, given: dict[str, str], found: str
@@ -53,7 +35,7 @@ def test_it_wants_the_registrys_name(
 
 
 def test_a_reset_names_the_hosts(tmp_path: Path) -> None:
-    assert "data and backups on the-master, a-worker, and can't be undone" in run("reset.yml", tmp_path, {})
+    assert "data and backups on the-master, a-worker, and can't be undone" in run("reset", tmp_path, {})
 
 
 @pytest.mark.parametrize(
@@ -66,6 +48,6 @@ def test_a_reset_names_the_hosts(tmp_path: Path) -> None:
     ids=["none", "two", "without its key"],
 )
 def test_a_restore_wants_one_backup(tmp_path: Path, given: dict[str, str]) -> None:
-    output = run("restore.yml", tmp_path, SURE | given)
+    output = run("restore", tmp_path, SURE | given)
     assert f"Found backup_name={given.get('backup_name', 'nothing')}" in output
     assert "wanted backup_name, of a backup on the master, or backup_file and backup_key_file" in output

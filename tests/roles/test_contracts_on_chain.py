@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +12,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
+from playbook_kit import PROJECT, ansible_playbook
 
 from k3s_daas.chain import Key, MoveAbort, SuiClient
 from k3s_daas.registry import Registry, find_registry
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-PROJECT = Path(__file__).parents[2]
 SUI = 1_000_000_000
 VERSION = "const VERSION: u64 = {};"
 
@@ -36,33 +32,24 @@ class Ansible:
 
     async def __call__(self, playbook: str | list[Any], *options: str, **variables: Any) -> tuple[bool, str]:
         """(whether it went through, what it said, as one line)."""
-        path = PROJECT / "playbooks" / f"{playbook}.yml"
-        if not isinstance(playbook, str):
-            path = self.folder / "play.yml"
-            path.write_text(yaml.safe_dump(playbook))
         # --limit knows hosts of the inventory only, so localhost is one here.
-        local = f"localhost ansible_connection=local ansible_python_interpreter={sys.executable}\n"
-        (self.folder / "hosts").write_text(f"{local}[k3s_daas_master]\nmaster\n[k3s_daas_workers]\n")
-        command = [
-            str(Path(sys.executable).parent / "ansible-playbook"),
-            str(path),
+        local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+        inventory = {
+            "all": {"hosts": {"localhost": local}},
+            "k3s_daas_master": {"hosts": {"master": None}},
+            "k3s_daas_workers": {},
+        }
+        code, output = await asyncio.to_thread(
+            ansible_playbook,
+            self.folder,
+            playbook,
+            inventory,
             "--limit=localhost",
             *options,
-        ]
-        command += [f"--inventory={self.folder}/hosts", "-e", json.dumps(self.variables | variables)]
-        done = await asyncio.to_thread(
-            subprocess.run,
-            command,
-            cwd=PROJECT,
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(self.folder), "LC_ALL": "C.UTF-8"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+            timeout_s=300,
+            **self.variables | variables,
         )
-        said = " ".join((done.stdout + done.stderr).split()).replace("''", "'")  # YAML's quotes
-        return done.returncode == 0, said
+        return code == 0, output.replace("''", "'")  # YAML's quotes
 
     async def registry(self) -> Registry:
         found = await find_registry(self.chain, self.chain.require_address(), "fleet")

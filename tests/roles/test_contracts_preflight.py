@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playbook_kit import ansible_playbook
 
-PROJECT = Path(__file__).parents[2]
-PLAY = """
-- hosts: localhost
-  gather_facts: false
-  tasks:
-    - ansible.builtin.include_role: {name: contracts, tasks_from: preflight}
-"""
-INVENTORY = "[k3s_daas_master]\nmaster\n[k3s_daas_workers]\nworker-1\n"
+PLAY = {
+    "hosts": "localhost",
+    "gather_facts": False,
+    "tasks": [{"ansible.builtin.include_role": {"name": "contracts", "tasks_from": "preflight"}}],
+}
+INVENTORY = {
+    "k3s_daas_master": {"hosts": {"master": None}},
+    "k3s_daas_workers": {"hosts": {"worker-1": None}},
+}
 PUBLIC = {
     "k3s_daas_network": "mainnet",
     "k3s_daas_sui_endpoints": ["https://127.0.0.1:1"],
@@ -40,20 +38,6 @@ APART = {"contracts_slasher_address": "0xa", "contracts_arbiter_address": "0xb"}
 def test_slasher_and_arbiter_are_two_except_on_a_localnet(
     tmp_path: Path, variables: dict[str, Any], refused: bool
 ) -> None:
-    (tmp_path / "play.yml").write_text(PLAY)
-    (tmp_path / "hosts").write_text(INVENTORY)
-    done = subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "ansible-playbook"), str(tmp_path / "play.yml")),
-            *("-i", str(tmp_path / "hosts"), "-e", json.dumps(PUBLIC | variables)),
-        ],
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    said = " ".join(done.stdout.split())
-    assert (done.returncode != 0) == refused, done.stdout + done.stderr
+    code, said = ansible_playbook(tmp_path, [PLAY], INVENTORY, **PUBLIC | variables)
+    assert (code != 0) == refused, said
     assert ("wanted two different addresses" in said) == refused

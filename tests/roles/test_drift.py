@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from playbook_kit import PROJECT, ansible_playbook
 
 from k3s_daas.chain import Key
 
-PROJECT = Path(__file__).parents[2]
 #: Looked at in another way: an environment's name is made of its content, and is compared (look.yml).
 ELSEWHERE = {("runtime", "install"), ("runtime", "main")}
 #: What a role's tasks write files with.
@@ -25,24 +22,10 @@ WRITES = {
 } | {"k3s_daas_files"}
 
 
-def ansible_playbook(*arguments: str | Path) -> tuple[int, str]:
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", *arguments],
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def inventory(folder: Path, **hosts: dict[str, Any]) -> Path:
+def inventory(folder: Path, **hosts: dict[str, Any]) -> dict[str, Any]:
     """Hosts with nothing behind their ports, and a chain that nobody serves."""
     key = folder / "operator.key"
     Key.create(key)
-    path = folder / "inventory.yml"
     variables = {
         "k3s_daas_network": "localnet",
         "k3s_daas_sui_endpoints": ["http://127.0.0.1:1"],
@@ -54,17 +37,14 @@ def inventory(folder: Path, **hosts: dict[str, Any]) -> Path:
         "ansible_port": 1,
     }
     groups = {name: {"hosts": members} for name, members in hosts.items()}
-    path.write_text(yaml.safe_dump({"all": {"vars": variables, "children": groups}}))
-    return path
+    return {"all": {"vars": variables, "children": groups}}
 
 
-def drift(folder: Path, hosts: Path, *more: str) -> tuple[int, str, Any]:
+def drift(folder: Path, hosts: dict[str, Any], *more: str) -> tuple[int, str, Any]:
     """(exit code, output as one line, the report or None)"""
     report = folder / "report.json"
-    code, output = ansible_playbook(
-        PROJECT / "playbooks/drift.yml", "-i", hosts, f"--extra-vars=drift_report={report}", *more
-    )
-    return code, " ".join(output.split()), json.loads(report.read_text()) if report.exists() else None
+    code, output = ansible_playbook(folder, "drift", hosts, *more, drift_report=str(report))
+    return code, output, json.loads(report.read_text()) if report.exists() else None
 
 
 def test_where_nobody_answers_it_ends_with_4_and_names_everybody(tmp_path: Path) -> None:
@@ -207,8 +187,9 @@ PLAYS = """
 
 def test_what_would_change_is_kept_for_the_play_that_asks(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir(mode=0o755)
-    (tmp_path / "play.yml").write_text(PLAYS.replace("FOLDER", str(tmp_path)))
-    code, output = ansible_playbook(tmp_path / "play.yml", "-i", "one,two,", "-c", "local")
+    plays = yaml.safe_load(PLAYS.replace("FOLDER", str(tmp_path)))
+    hosts = {"all": {"hosts": {"one": None, "two": None}, "vars": {"ansible_connection": "local"}}}
+    code, output = ansible_playbook(tmp_path, plays, hosts)
     assert code == 0, output
     kept = json.loads((tmp_path / "kept.json").read_text())
     wanted = [(host, f"{tmp_path}/{name}") for host in ("one", "two") for name in "abc"]

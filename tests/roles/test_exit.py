@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from playbook_kit import PROJECT, ansible_playbook
 
-PROJECT = Path(__file__).parents[2]
 INVENTORY = {
     "k3s_daas_master": {"hosts": {"master": None, "both": None}},
     "k3s_daas_workers": {"hosts": {"worker-1": None, "both": None}},
@@ -19,22 +16,7 @@ INVENTORY = {
 
 def leave(folder: Path, **given: str) -> tuple[int, str]:
     """(exit code, output as one line) of playbooks/exit.yml; no host or chain is there to be asked."""
-    (folder / "inventory.yml").write_text(yaml.safe_dump(INVENTORY))
-    command = [
-        *(Path(sys.executable).parent / "ansible-playbook", PROJECT / "playbooks/exit.yml"),
-        *("-i", folder / "inventory.yml"),
-        *(f"--extra-vars={name}={value}" for name, value in given.items()),
-    ]
-    done = subprocess.run(
-        command,
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
+    return ansible_playbook(folder, "exit", INVENTORY, **given)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,10 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
+from playbook_kit import PROJECT, ansible_playbook
 
 from k3s_daas_master.identity import USER
 
-PROJECT = Path(__file__).parents[2]
 FILTERS = PROJECT / "filter_plugins/k3s.py"
 _SPEC = importlib.util.spec_from_file_location("filters_of_k3s", FILTERS)
 assert _SPEC is not None
@@ -43,29 +40,13 @@ def run(
 ) -> tuple[int, str]:
     """(exit code, output as one line) of tasks on hosts that are this machine."""
     inventory = {"all": {"vars": {"ansible_connection": "local", **given}, "children": groups}}
-    (folder / "inventory.yml").write_text(yaml.safe_dump(inventory, sort_keys=False))
     facts = {"service_mgr": "systemd", "architecture": "x86_64", "cacheable": True}
     play = {
         "hosts": hosts,
         "gather_facts": False,
         "tasks": [{"ansible.builtin.set_fact": facts}, *tasks],
     }
-    (folder / "play.yml").write_text(yaml.safe_dump([play]))
-    done = subprocess.run(
-        [
-            Path(sys.executable).parent / "ansible-playbook",
-            folder / "play.yml",
-            "-i",
-            folder / "inventory.yml",
-        ],
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
+    return ansible_playbook(folder, [play], inventory)
 
 
 def rendered(

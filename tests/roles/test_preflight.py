@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from playbook_kit import ansible_playbook
 
-PROJECT = Path(__file__).parents[2]
 PLAY = [
     {
         "hosts": "localhost",
@@ -31,24 +27,7 @@ def preflight(folder: Path, masters: list[str], workers: list[str]) -> tuple[int
             "children": {name: {"hosts": dict.fromkeys(hosts)} for name, hosts in groups.items()},
         }
     }
-    (folder / "inventory.yml").write_text(yaml.safe_dump(inventory, allow_unicode=True, sort_keys=False))
-    (folder / "play.yml").write_text(yaml.safe_dump(PLAY))
-    command = [
-        Path(sys.executable).parent / "ansible-playbook",
-        folder / "play.yml",
-        "-i",
-        folder / "inventory.yml",
-    ]
-    done = subprocess.run(
-        command,
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
+    return ansible_playbook(folder, PLAY, inventory)
 
 
 @pytest.mark.parametrize("name", ["a" * 253, "wörker", "ansible_host"])

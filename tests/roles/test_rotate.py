@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from playbook_kit import ansible_playbook
 
-PROJECT = Path(__file__).parents[2]
 INVENTORY = {
     "k3s_daas_master": {"hosts": {"master": None}},
     "k3s_daas_workers": {"hosts": {"worker-1": None, "worker-2": None}},
@@ -19,22 +15,7 @@ INVENTORY = {
 
 def rotate(folder: Path, **given: str) -> tuple[int, str]:
     """(exit code, output as one line) of playbooks/rotate.yml; no host or chain is there to be asked."""
-    (folder / "inventory.yml").write_text(yaml.safe_dump(INVENTORY))
-    command = [
-        *(Path(sys.executable).parent / "ansible-playbook", PROJECT / "playbooks/rotate.yml"),
-        *("-i", folder / "inventory.yml"),
-        *(f"--extra-vars={name}={value}" for name, value in given.items()),
-    ]
-    done = subprocess.run(
-        command,
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
+    return ansible_playbook(folder, "rotate", INVENTORY, **given)
 
 
 @pytest.mark.parametrize(

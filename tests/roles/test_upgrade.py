@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from playbook_kit import PROJECT, ansible_playbook
 
-PROJECT = Path(__file__).parents[2]
 INVENTORY = {
     "k3s_daas_master": {"hosts": {"master": None}},
     "k3s_daas_workers": {"hosts": {"worker-1": None, "worker-2": None}},
 }
-
-
-def ansible(folder: Path, playbook: Path, inventory: dict[str, Any], *arguments: str) -> tuple[int, str]:
-    """(exit code, output as one line)."""
-    (folder / "inventory.yml").write_text(yaml.safe_dump(inventory))
-    command = [Path(sys.executable).parent / "ansible-playbook", playbook, "-i", folder / "inventory.yml"]
-    done = subprocess.run(
-        [*command, *arguments],
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
 @pytest.mark.parametrize(
@@ -46,9 +26,7 @@ def ansible(folder: Path, playbook: Path, inventory: dict[str, Any], *arguments:
     ],
 )
 def test_it_takes_workers_of_the_inventory(tmp_path: Path, given: str, found: str) -> None:
-    code, output = ansible(
-        tmp_path, PROJECT / "playbooks/upgrade.yml", INVENTORY, f"--extra-vars=upgrade_workers={given}"
-    )
+    code, output = ansible_playbook(tmp_path, "upgrade", INVENTORY, upgrade_workers=given)
     assert code != 0
     assert found in output
     assert "wanted names of k3s_daas_workers (which are worker-1, worker-2)" in output
@@ -61,7 +39,7 @@ def test_a_host_that_is_out_of_reach_ends_it(tmp_path: Path) -> None:
     inventory = {
         group: {"hosts": dict.fromkeys(hosts["hosts"], unreachable)} for group, hosts in INVENTORY.items()
     }
-    code, output = ansible(tmp_path, PROJECT / "playbooks/upgrade.yml", inventory)
+    code, output = ansible_playbook(tmp_path, "upgrade", inventory)
     assert code != 0
     for name in ("master", "worker-1", "worker-2"):
         assert f"{name} is out of reach (Task failed: Failed to connect to the host via ssh" in output
@@ -89,9 +67,7 @@ class TestWanted:
         binary = folder / "k3s of mine"
         binary.write_text(script)
         binary.chmod(0o755)
-        (folder / "play.yml").write_text(yaml.safe_dump(self.PLAY))
-        variables = json.dumps({"k3s_binary_path": str(binary), **given})
-        return ansible(folder, folder / "play.yml", {}, f"--extra-vars={variables}")
+        return ansible_playbook(folder, self.PLAY, {}, k3s_binary_path=str(binary), **given)
 
     def test_the_file_says_its_version(self, tmp_path: Path) -> None:
         script = (
