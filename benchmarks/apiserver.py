@@ -37,7 +37,9 @@ from processes import free_port, peak_rss_mb, running
 from tokens import Tokens, serving_master
 
 PROJECT = Path(__file__).resolve().parents[1]
-FILES = PROJECT / "roles/k3s_server/files"
+sys.path.insert(0, str(PROJECT / "molecule/resources"))
+from server_kit import configure  # noqa: E402
+
 CLIENTS, REQUESTS_PER_S = 500, 1000
 WARM_UP_S, MEASURED_S = 12, 30
 LIMIT_MS = 200
@@ -228,48 +230,9 @@ class _Server:
 @contextmanager
 def _api_server(binary: str, folder: Path, token_review_url: str) -> Iterator[_Server]:
     address = urlsplit(token_review_url)
-    for name in ("token-review", "node-access"):
-        webhook = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "m", "cluster": {"server": f"http://{address.netloc}/{name}"}}],
-            "users": [{"name": "u", "user": {}}],
-            "contexts": [{"name": "c", "context": {"cluster": "m", "user": "u"}}],
-            "current-context": "c",
-        }
-        (folder / f"{name}.kubeconfig").write_text(yaml.safe_dump(webhook))
-    rules = (FILES / "authorization.yaml").read_text().replace("/etc/rancher/k3s/", f"{folder}/")
-    (folder / "authorization.yaml").write_text(rules)
-    manifests = folder / "data/server/manifests"
-    manifests.mkdir(parents=True)
-    texts = [(FILES / name).read_text() for name in ("rbac.yaml", "admission.yaml")]
-    (manifests / "k3s-daas.yaml").write_text("\n---\n".join(texts))
     port = _free_pair()
-    config = {
-        "data-dir": str(folder / "data"),
-        "disable-agent": True,
-        "egress-selector-mode": "disabled",
-        "disable": ["traefik", "servicelb", "metrics-server", "local-storage", "coredns"],
-        "disable-cloud-controller": True,
-        "disable-network-policy": True,
-        "disable-helm-controller": True,
-        "bind-address": "127.0.0.1",
-        "https-listen-port": port,
-        "node-ip": "192.0.2.1",
-        "advertise-address": "192.0.2.1",
-        "write-kubeconfig": str(folder / "admin.kubeconfig"),
-        "kube-controller-manager-arg": [f"secure-port={free_port()}"],
-        "kube-scheduler-arg": [f"secure-port={free_port()}"],
-        "kube-apiserver-arg": [
-            f"authentication-token-webhook-config-file={folder}/token-review.kubeconfig",
-            "authentication-token-webhook-version=v1",
-            "authentication-token-webhook-cache-ttl=10s",
-            f"authorization-config={folder}/authorization.yaml",
-            "anonymous-auth=false",
-        ],
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    command = [binary, "server", "--config", str(folder / "config.yaml")]
+    config = configure(folder, port, (free_port(), free_port()), f"http://{address.netloc}")
+    command = [binary, "server", "--config", str(config)]
     log = folder / "k3s.log"
     with running(command, log, {"K3S_DATA_DIR": str(folder / "data")}) as process:
         server = _Server(process, folder, "127.0.0.1", port)

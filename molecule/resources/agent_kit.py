@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import socket
 import ssl
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,3 +184,26 @@ def _csr(key: ec.EllipticCurvePrivateKey) -> bytes:
     """As k3s' agent makes it: without a name."""
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
     return request.public_bytes(Encoding.DER)
+
+
+class Watch(threading.Thread):
+    """A watch of all pods with a certificate, open until somebody ends it."""
+
+    def __init__(self, url: str, server_ca: Path, pair: Pair) -> None:
+        super().__init__(daemon=True)
+        self._client = connect(url, server_ca, pair)
+        self.opened, self.ended = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        path = "/api/v1/pods?watch=true&timeoutSeconds=3000"
+        try:
+            with self._client.stream("GET", path, timeout=3000) as answer:
+                assert answer.status_code == 200
+                self.opened.set()
+                for _ in answer.iter_bytes():
+                    pass
+        except httpx.HTTPError:
+            pass
+        finally:
+            self.ended.set()
+            self._client.close()

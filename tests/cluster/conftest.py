@@ -53,9 +53,9 @@ from k3s_daas_master.tenant_cluster import TenantCluster
 from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
 from k3s_daas_master.webhook import Webhook, WebhookServer
+from server_kit import configure
 
 PROJECT = Path(__file__).parents[2]
-FILES = PROJECT / "roles/k3s_server/files"
 STANDIN = PROJECT / "molecule/resources/standin/k3s"
 START_S = 120.0
 #: What the role's defaults say, and one repository more.
@@ -199,56 +199,17 @@ class ApiServer:
 
     def start(self) -> None:
         self.webhook.start()
-        for name in ("token-review", "node-access"):
-            webhook = {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "master", "cluster": {"server": f"{self.webhook.url}/{name}"}}],
-                "users": [{"name": "api-server", "user": {}}],
-                "contexts": [{"name": "c", "context": {"cluster": "master", "user": "api-server"}}],
-                "current-context": "c",
-            }
-            (self.root / f"{name}.kubeconfig").write_text(yaml.safe_dump(webhook))
-        rules = (FILES / "authorization.yaml").read_text().replace("/etc/rancher/k3s/", f"{self.root}/")
-        (self.root / "authorization.yaml").write_text(rules)
-        manifests = self.root / "data/server/manifests"
-        manifests.mkdir(parents=True)
         policy = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": "k3s-daas-image-policy", "namespace": "kube-system"},
             "data": {"registries": "\n".join(REGISTRIES), "digests": DIGEST, "digestRequired": "false"},
         }
-        texts = [*((FILES / name).read_text() for name in ("rbac.yaml", "admission.yaml"))]
-        (manifests / "k3s-daas.yaml").write_text("\n---\n".join([*texts, yaml.safe_dump(policy)]))
-        config = {
-            "data-dir": str(self.root / "data"),
-            "disable-agent": True,
-            "egress-selector-mode": "disabled",
-            "disable": ["traefik", "servicelb", "metrics-server", "local-storage", "coredns"],
-            "disable-cloud-controller": True,
-            "disable-network-policy": True,
-            "disable-helm-controller": True,
-            "bind-address": "127.0.0.1",
-            "https-listen-port": self.port,
-            # Nobody is there: agents would look for the server at it, and there are none.
-            "node-ip": "192.0.2.1",
-            "advertise-address": "192.0.2.1",
-            "write-kubeconfig": str(self.kubeconfig),
-            "kube-controller-manager-arg": [f"secure-port={free_ports()}"],
-            "kube-scheduler-arg": [f"secure-port={free_ports()}"],
-            "kube-apiserver-arg": [
-                f"authentication-token-webhook-config-file={self.root}/token-review.kubeconfig",
-                "authentication-token-webhook-version=v1",
-                "authentication-token-webhook-cache-ttl=8s",
-                f"authorization-config={self.root}/authorization.yaml",
-                "anonymous-auth=false",
-            ],
-        }
-        (self.root / "config.yaml").write_text(yaml.safe_dump(config))
+        ports = (free_ports(), free_ports())
+        config = configure(self.root, self.port, ports, self.webhook.url, yaml.safe_dump(policy))
         with (self.root / "k3s.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*self.command, "server", "--config", str(self.root / "config.yaml")],
+                [*self.command, "server", "--config", str(config)],
                 env=self.environment,
                 stdout=log,
                 stderr=log,

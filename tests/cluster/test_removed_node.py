@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any
 
 import httpx
 import pytest
 from cluster_kit import OWNER_A, OWNER_B, refused
 
-from agent_kit import CONTROLLER, KUBE_PROXY, KUBELET, Agent, Pair, connect
+from agent_kit import CONTROLLER, KUBE_PROXY, KUBELET, Agent, Watch, connect
 from k3s_daas.registry import WorkerStatus
 from k3s_daas_master.cut import cut
 
@@ -137,28 +136,6 @@ async def test_a_claim_ends_with_the_stake(server: Any, pair: Any) -> None:
     server.withdraw(node_id)
     server.stake(node_id, OWNER_B)
     server.until(lambda: goes.tries()[CONTROLLER].status_code == 403, LIMIT_S)
-
-
-class Watch(threading.Thread):
-    """A watch of all pods, open until somebody ends it."""
-
-    def __init__(self, url: str, server_ca: Any, certificate: Pair) -> None:
-        super().__init__(daemon=True)
-        self._client = connect(url, server_ca, certificate)
-        self.opened, self.ended = threading.Event(), threading.Event()
-
-    def run(self) -> None:
-        try:
-            with self._client.stream("GET", f"{PODS}?watch=true&timeoutSeconds=600", timeout=600) as answer:
-                assert answer.status_code == 200
-                self.opened.set()
-                for _ in answer.iter_bytes():
-                    pass
-        except httpx.HTTPError:
-            pass
-        finally:
-            self.ended.set()
-            self._client.close()
 
 
 @pytest.fixture

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from testinfra.host import Host
 
-from agent_kit import KUBELET, SERVING, Agent, Pair, Tunnel, connect
+from agent_kit import KUBELET, SERVING, Agent, Pair, Tunnel, Watch, connect
 from owner_kit import until
 from scenario import play
 
 Nodes = Callable[[], dict[str, dict[str, Any]]]
 Pairs = dict[str, Pair]
-
-
-class Watch(threading.Thread):
-    """All pods, watched with a certificate, until somebody ends it."""
-
-    def __init__(self, api: str, server_ca: Path, pair: Pair) -> None:
-        super().__init__(daemon=True)
-        self._client = connect(api, server_ca, pair)
-        self.opened, self.ended = threading.Event(), threading.Event()
-
-    def run(self) -> None:
-        try:
-            path = "/api/v1/pods?watch=true&timeoutSeconds=3000"
-            with self._client.stream("GET", path, timeout=3000) as answer:
-                assert answer.status_code == 200
-                self.opened.set()
-                for _ in answer.iter_bytes():
-                    pass
-        except httpx.HTTPError:
-            pass
-        finally:
-            self.ended.set()
 
 
 @dataclass(frozen=True)
