@@ -12,6 +12,7 @@ from importlib import import_module
 COMMANDS = {
     "status": ("k3s_daas.status.command", "the fleet at a glance, from chain, master and cluster"),
     "doctor": ("k3s_daas.doctor.command", "what is wrong with this host, and what to do"),
+    "support": ("k3s_daas.support", "what somebody who helps wants to see of this host, in one file"),
     "request": ("k3s_daas.requests.command", "have something run on the fleet"),
     "attest": ("k3s_daas.attest_command", "check what the master proves, and write its CA"),
     "kubeconfig": ("k3s_daas.kubeconfig_command", "write a kubeconfig for an owner"),
