@@ -143,6 +143,11 @@ def make_ca(directory: Path, name: str) -> Ca:
     return Ca(ca.public_bytes(pem), cert_file, key_file)
 
 
+@pytest.fixture(autouse=True)
+def commands_log_for_themselves(own_logging: None) -> None:
+    """Many tests here run one of the watcher's commands in this process."""
+
+
 @pytest.fixture(name="make_ca", scope="session")
 def _make_ca() -> Callable[[Path, str], Ca]:
     return make_ca

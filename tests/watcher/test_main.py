@@ -13,8 +13,6 @@ from k3s_daas_watcher import agent_control
 from k3s_daas_watcher.__main__ import main
 from k3s_daas_watcher.errors import Exit
 
-pytestmark = pytest.mark.usefixtures("own_logging")
-
 
 @pytest.fixture
 def me(tmp_path) -> str:

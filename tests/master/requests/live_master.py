@@ -100,6 +100,7 @@ class LiveMaster:
     async def start(self, **changes: Any) -> None:
         """Follow the chain, serve the API and the requests."""
         # An Ansible module's stdout is its result.
+        structlog.reset_defaults()
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
         self.store = Store(self.folder)
         kubeconfig = KubeConfig.from_dict(
