@@ -7,9 +7,12 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 
 @contextmanager
@@ -41,6 +44,36 @@ def running(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
+
+
+class Others:
+    """What the machine does beside us while a block runs: processor time neither ours nor our children's.
+
+    `percent` is of one core, known after the block.
+    """
+
+    percent = 0.0
+
+    def __enter__(self) -> Others:
+        self._began, self._beside = time.monotonic(), self._seconds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        took = time.monotonic() - self._began
+        self.percent = max(0.0, 100 * (self._seconds() - self._beside) / took)
+
+    @staticmethod
+    def _seconds() -> float:
+        machine = psutil.cpu_times()
+        # Guests' time is in user's already.
+        busy = machine.user + machine.nice + machine.system + machine.irq + machine.softirq + machine.steal
+        us = psutil.Process()
+        ours = 0.0
+        for process in [us, *us.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                ours += times.user + times.system + times.children_user + times.children_system
+        return float(busy - ours)
 
 
 def free_port() -> int:

@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import free_port, peak_rss_mb, running, self_signed
+from processes import Others, free_port, peak_rss_mb, running, self_signed
 
 from k3s_daas import seal
 
@@ -42,6 +42,9 @@ CONNECTIONS = 500
 ROUNDS = 3
 ROUND_S = 8
 WARM_UP_S = 2
+# A round beside more of other work than this, in percent of a core, is measured again, up to so many in all.
+QUIET_PERCENT = 20
+TRIES = 3
 
 
 def main() -> int:
@@ -73,14 +76,20 @@ def measure(rounds: int = ROUNDS, seconds: int = ROUND_S) -> dict[str, float | i
         with serving_master(folder) as master, _reference(folder) as reference:
             for server in (master, reference):
                 _load(server, folder, WARM_UP_S)
-            for _ in range(rounds):
+            for done in range(1, TRIES * rounds + 1):
                 (folder / "revoking").touch()
-                ours.append(_load(master, folder, seconds))
-                (folder / "revoking").unlink()
-                theirs.append(_load(reference, folder, seconds))
+                with Others() as others:
+                    ours.append(_load(master, folder, seconds))
+                    (folder / "revoking").unlink()
+                    theirs.append(_load(reference, folder, seconds))
                 print(f"  master    {ours[-1]}\n  reference {theirs[-1]}", flush=True)
+                if others.percent > QUIET_PERCENT and len(ours) + TRIES * rounds - done > rounds:
+                    print(f"  not counted: other work took {others.percent:.0f} % of a core", flush=True)
+                    del ours[-1], theirs[-1]
+                if len(ours) == rounds:
+                    break
             rss_mb = peak_rss_mb(master.process.pid)
-            _check_answers(master, folder, tokens, rounds * seconds)
+            _check_answers(master, folder, tokens, done * seconds)
     ratios = [one.per_s / other.per_s for one, other in zip(ours, theirs, strict=True)]
     return {
         "token_checks_per_s": round(statistics.median(each.per_s for each in ours)),
