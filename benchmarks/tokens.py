@@ -30,6 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvloop
 from processes import Others, free_port, peak_rss_mb, running, self_signed
 
 from k3s_daas import seal
@@ -53,7 +54,7 @@ def main() -> int:
     parser.add_argument("--serve", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        asyncio.run(_serve(options.serve))
+        uvloop.run(_serve(options.serve))
         return 0
     figures = measure()
     print(json.dumps(figures))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import asyncio.sslproto
 import contextlib
 import gc
 import logging
@@ -38,9 +37,6 @@ _log = get_logger("k3s_daas_master.service")
 _DRAIN_S = 2
 # Heartbeats come every 30 s; a connection kept a little longer spares each its TLS handshake.
 _KEEP_ALIVE_S = 45
-# What asyncio sets aside for each TLS connection to read into. Its default, 256 KiB, would make 256 MB of a
-# fleet of 1,000 workers; a TLS record has at most 16 KiB, and our requests fit into one.
-_TLS_BUFFER_BYTES = 16 * 1024
 # Open connections, all of them.
 _CONNECTIONS = 4000
 # A pass over the fleet that takes longer than this is stuck.
@@ -69,7 +65,6 @@ class Server(uvicorn.Server):
 def api_server(state: State) -> Server:
     """The API's server, over TLS and with its limits on connections. Raises StateError."""
     files = (str(state.config.tls_cert), str(state.config.tls_key))
-    asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
     settings = uvicorn.Config(
         api_app(state),
         http=guarded(state.connections),

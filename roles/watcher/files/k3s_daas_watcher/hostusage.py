@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 # A share of the processors' time over less than this is noise, and two callers must not spoil each other's.
 _LEAST_S = 1.0
