@@ -77,13 +77,8 @@ def preview(operation: Operation, address: str, before_mist: int, gas_mist: int 
     count = len(operation.builds)
     lines = list(operation.meaning) or ["Nothing to do: nothing is sent and nothing is paid."]
     if count or (operation.meaning and gas_mist is None):
-        gas = (
-            "can't be estimated before what it works on exists"
-            if gas_mist is None
-            else f"about {format_sui(gas_mist)}"
-        )
         lines.append(
-            f"Gas: {gas}, in {max(count, 1)} transaction{'' if count < 2 else 's'}. "
+            f"Gas: {_told(gas_mist)}, in {max(count, 1)} transaction{'' if count < 2 else 's'}. "
             f"Wallet {address}: {format_sui(before_mist)} before, {format_sui(after)} after."
         )
     return {
@@ -97,6 +92,14 @@ def preview(operation: Operation, address: str, before_mist: int, gas_mist: int 
         "slash_conditions": dict(operation.conditions),
         "summary": lines,
     }
+
+
+def _told(gas_mist: int | None) -> str:
+    if gas_mist is None:
+        return "can't be estimated before what it works on exists"
+    if gas_mist < 0:  # what was stored on-chain is freed, and the deposit for it is more than the fee
+        return f"about {format_sui(-gas_mist)} come back"
+    return f"about {format_sui(gas_mist)}"
 
 
 async def carry_out(chain: SuiClient, operation: Operation) -> Done:
