@@ -193,9 +193,8 @@ def put(path, content, ids, mode, there):
     """Write it beside itself and rename it; owner and group that aren't told stay as they are."""
     if there:
         found = path.stat()
-        ids = tuple(
-            old if new == -1 else new for old, new in zip((found.st_uid, found.st_gid), ids, strict=True)
-        )
+        uid, gid = ids
+        ids = (found.st_uid if uid == -1 else uid, found.st_gid if gid == -1 else gid)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,10 @@ def ansible_playbook(
         check=False,
     )
     return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def failures(said: str) -> dict[str, str]:
+    """{host: why} of the hosts that failed, out of what `ansible_playbook` returned."""
+    parts = re.split(r"fatal: \[([\w.-]+)\]: ", said)[1:]
+    ends = re.compile(r" (?:TASK \[|PLAY|(?:ok|changed|skipping|included): )")
+    return {host: ends.split(why)[0] for host, why in zip(parts[::2], parts[1::2], strict=True)}

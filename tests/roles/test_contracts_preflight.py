@@ -16,6 +16,7 @@ PLAY = {
 INVENTORY = {
     "k3s_daas_master": {"hosts": {"master": None}},
     "k3s_daas_workers": {"hosts": {"worker-1": None}},
+    "nitro_parents": {"hosts": {"parent": None}},
 }
 PUBLIC = {
     "k3s_daas_network": "mainnet",

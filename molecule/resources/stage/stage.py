@@ -32,8 +32,8 @@ class Stage:
     """One stage: its name decides its fleet, its folder below .state and its cgroups."""
 
     def __init__(self, name: str, subnet: ipaddress.IPv4Network | None = None, workers: int = 2) -> None:
-        if not 1 <= workers <= MAX_WORKERS:
-            raise StageError(f"found {workers} workers, wanted 1 to {MAX_WORKERS}")
+        if not 0 <= workers <= MAX_WORKERS:
+            raise StageError(f"found {workers} workers, wanted 0 to {MAX_WORKERS}")
         self.name = name
         self.hosts = ["master", *(f"worker-{number}" for number in range(1, workers + 1))]
         # What there is decides how it is taken down, whatever range is wanted now.
