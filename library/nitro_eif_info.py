@@ -12,8 +12,8 @@ short_description: Read the measurements of an enclave image
 version_added: "0.1.0"
 description:
   - Asks C(nitro-cli describe-eif) what an enclave image file (EIF) measures. Changes nothing.
-  - What it returns is what the file would measure, said by the host that it is on. It proves nothing about an enclave
-    that runs.
+  - What it returns is what the file would measure, said by the host that it is on. It proves nothing about
+    an enclave that runs.
 options:
   path:
     description: The image, on the host.
@@ -42,8 +42,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 image:
-  description: C(pcr0), C(pcr1), C(pcr2) and C(pcr8) (empty when it isn't signed) in hex, C(version) of the format, C(crc_ok), C(signed),
-    C(signature_ok) (null when it isn't signed), and C(name) and C(build_time) from its metadata.
+  description: C(pcr0), C(pcr1), C(pcr2) and C(pcr8) (empty when it isn't signed) in hex, C(version) of the
+    format, C(crc_ok), C(signed), C(signature_ok) (null when it isn't signed), and C(name) and
+    C(build_time) from its metadata.
   type: dict
   returned: success
 """

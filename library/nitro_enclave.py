@@ -11,13 +11,13 @@ module: nitro_enclave
 short_description: Run an AWS Nitro enclave as it is wanted
 version_added: "0.1.0"
 description:
-  - Compares the enclave of a name with what is wanted (image, CPUs, memory, CID, no debug mode), and starts it, or
-    stops it and starts it anew.
-  - The image is measured first. One with another PCR0 than O(pcr0), or a damaged one, is refused before anything is
-    stopped; so the enclave that runs stays.
+  - Compares the enclave of a name with what is wanted (image, CPUs, memory, CID, no debug mode), and
+    starts it, or stops it and starts it anew.
+  - The image is measured first. One with another PCR0 than O(pcr0), or a damaged one, is refused before
+    anything is stopped; so the enclave that runs stays.
   - An enclave in debug mode, which its parent can look into, counts as another one unless O(debug) is set.
-  - What C(nitro-cli) tells of an enclave is the parent's own word. Only the enclave's attestation document proves
-    anything.
+  - What C(nitro-cli) tells of an enclave is the parent's own word. Only the enclave's attestation document
+    proves anything.
 options:
   name:
     description: Name of the enclave.
@@ -50,13 +50,15 @@ options:
     type: int
     default: 0
   debug:
-    description: Whether it is to run in debug mode. Its PCRs are zero then, and no chain and no client accepts it.
+    description: Whether it is to run in debug mode. Its PCRs are zero then, and no chain and no client
+      accepts it.
     type: bool
     default: false
   unit:
     description:
-      - The systemd unit that runs the enclave, with the same settings; it is started and stopped in place of calling
-        C(nitro-cli). Without it the enclave belongs to nobody, and isn't started again when it ends.
+      - The systemd unit that runs the enclave, with the same settings; it is started and stopped in place
+        of calling C(nitro-cli). Without it the enclave belongs to nobody, and isn't started again when it
+        ends.
     type: str
   nitro_cli:
     description: The program.
@@ -65,7 +67,8 @@ options:
 attributes:
   check_mode:
     support: full
-    description: An image or a C(nitro-cli) that isn't there yet counts as one that the run would have brought.
+    description: An image or a C(nitro-cli) that isn't there yet counts as one that the run would have
+      brought.
   diff_mode:
     support: full
 author:
@@ -88,8 +91,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 enclave:
-  description: The one that runs now, C(id), C(name), C(cid), C(cpus), C(memory_mib), C(state), C(flags), C(pid) and
-    C(pcr0) of its image; null when none runs. In check mode the one that runs still.
+  description: The one that runs now, C(id), C(name), C(cid), C(cpus), C(memory_mib), C(state), C(flags),
+    C(pid) and C(pcr0) of its image; null when none runs. In check mode the one that runs still.
   type: dict
   returned: success
 reasons:
@@ -101,24 +104,16 @@ reasons:
 
 import os
 
+from ansible.module_utils import k3s_daas_nitro as nitro
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_nitro import (
-    MISSING,
-    Cli,
-    NitroError,
-    Wanted,
-    check_image,
-    differences,
-    pcr,
-)
 
 
 def look(module, cli):
     """The enclave of that name; None too in check mode when nitro-cli would only be installed."""
     try:
         return cli.named(module.params["name"])
-    except NitroError as error:
-        if module.check_mode and error.code == MISSING:
+    except nitro.NitroError as error:
+        if module.check_mode and error.code == nitro.MISSING:
             return None
         raise
 
@@ -130,11 +125,11 @@ def check(module, cli, wanted):
         return
     try:
         image = cli.image(path)
-    except NitroError as error:
-        if module.check_mode and error.code == MISSING:
+    except nitro.NitroError as error:
+        if module.check_mode and error.code == nitro.MISSING:
             return
         raise
-    check_image(image, wanted.pcr0, path)
+    nitro.check_image(image, wanted.pcr0, path)
 
 
 def unit_runs(module):
@@ -151,7 +146,7 @@ def systemctl(module, verb):
     if code:
         journal = ["journalctl", "--no-pager", "--output=cat", "--lines=10", f"--unit={unit}"]
         words = module.run_command(journal)[1].strip()
-        raise NitroError(f"`systemctl {verb} {unit}` failed: {error.strip()} Its last words: {words}")
+        raise nitro.NitroError(f"`systemctl {verb} {unit}` failed: {error.strip()} Its last words: {words}")
 
 
 def stop(module, cli):
@@ -171,16 +166,17 @@ def start(module, cli, wanted):
         cli.start(module.params["name"], module.params["eif"], wanted)
     enclave = cli.named(module.params["name"])
     if enclave is None:
-        raise NitroError(
-            f"Found no enclave {module.params['name']} after it was started; wanted it running. It ended at once: "
-            "give it more memory, or run it with debug and read `nitro-cli console`."
+        raise nitro.NitroError(
+            f"Found no enclave {module.params['name']} after it was started; wanted it running. It ended at "
+            "once: give it more memory, or run it with debug and read `nitro-cli console`."
         )
-    wrong = differences(enclave, wanted)
+    wrong = nitro.differences(enclave, wanted)
     if wrong:
         stop(module, cli)
-        raise NitroError(
-            f"Found another enclave than the wanted one started: {'; '.join(wrong)}. It was stopped. "
-            f"{'Bring the settings of the unit in line, and run' if module.params['unit'] else 'Run'} it again."
+        fix = "Bring the unit's settings in line and run it" if module.params["unit"] else "Run it"
+        raise nitro.NitroError(
+            f"Found another enclave started than the wanted one: {'; '.join(wrong)}. It was stopped. "
+            f"{fix} again."
         )
     return enclave
 
@@ -191,7 +187,7 @@ def told(enclave):
 
 def work(module):
     params = module.params
-    cli = Cli(params["nitro_cli"])
+    cli = nitro.Cli(params["nitro_cli"])
     if params["state"] == "stopped":
         before = look(module, cli)
         changed, reasons, after = before is not None or unit_runs(module), [], None
@@ -199,13 +195,13 @@ def work(module):
             stop(module, cli)
         expected = {}
     else:
-        wanted = Wanted(
-            pcr(params["pcr0"], "the wanted PCR0"),
+        wanted = nitro.Wanted(
+            nitro.pcr(params["pcr0"], "the wanted PCR0"),
             *(params["cpu_count"], params["memory_mib"], params["enclave_cid"], params["debug"]),
         )
         check(module, cli, wanted)
         before = after = look(module, cli)
-        reasons = ["none runs"] if before is None else differences(before, wanted)
+        reasons = ["none runs"] if before is None else nitro.differences(before, wanted)
         if before is not None and params["unit"] and not unit_runs(module):
             reasons.append(f"{params['unit']} doesn't run it")
         if params["state"] == "restarted" and before is not None:
@@ -246,7 +242,7 @@ def main():
     )
     try:
         work(module)
-    except NitroError as error:
+    except nitro.NitroError as error:
         module.fail_json(msg=str(error), code=error.code)
 
 

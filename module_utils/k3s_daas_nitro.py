@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What nitro-cli says and does: its output read with care, its errors by their cause.
 
-Standard library only, Python 3.9 and later: this runs on the parent, in modules and beside the program of the role
-nitro_parent. Output and error codes as in aws-nitro-enclaves-cli 1.5.0: src/common/json_output.rs, document_errors.rs.
+Standard library only, Python 3.9 and later: this runs on the parent, in modules and beside the program of
+the role nitro_parent. Output and error codes as in aws-nitro-enclaves-cli 1.5.0: src/common/json_output.rs,
+document_errors.rs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _CONSEQUENCES = ("E38", "E39")
 
 
 class NitroError(Exception):
-    """What was found, what was wanted, what to do. `code` is nitro-cli's own ("E27"), empty where it gave none."""
+    """What was found, what was wanted, what to do. `code` is nitro-cli's ("E27"), one of ours, or empty."""
 
     def __init__(self, message, code=""):
         super().__init__(message)
@@ -35,7 +36,7 @@ class NitroError(Exception):
 
 
 class Enclave(NamedTuple):
-    """One that nitro-cli knows. `pcr0` is what nitro-cli measured of the file: it says nothing of debug mode."""
+    """One that nitro-cli knows. `pcr0` is what it measured of the file: it says nothing of debug mode."""
 
     id: str
     name: str
@@ -125,8 +126,8 @@ def parse_image(text):
 def cause(status, errors):
     """(code, sentence) of a command that ended with `status` and wrote `errors` to stderr.
 
-    One failure may be told by several errors: the enclave's process says what happened, and nitro-cli then that the
-    process didn't answer (E39), which is also what its status says.
+    One failure may be told by several errors: the enclave's process says what happened, and nitro-cli then
+    that the process didn't answer (E39), which is also what its status says.
     """
     told = [(match[1], match[2].strip()) for match in _CODE.finditer(errors)]
     first = next((one for one in told if one[0] not in _CONSEQUENCES), told[0] if told else None)
@@ -164,8 +165,8 @@ def check_image(image, wanted_pcr0, path):
         )
     if image.pcr0 != wanted_pcr0:
         raise NitroError(
-            f"Found an image with PCR0 {image.pcr0} in {path}; wanted {wanted_pcr0}. Nothing was stopped. Bring the "
-            "image that was allowed on-chain, or correct the wanted PCR0 if this is the one.",
+            f"Found an image with PCR0 {image.pcr0} in {path}; wanted {wanted_pcr0}. Nothing was stopped. "
+            "Bring the image that was allowed on-chain, or correct the wanted PCR0 if this is the one.",
             IMAGE,
         )
 
@@ -185,8 +186,8 @@ class Cli:
         found = [one for one in self.enclaves() if re.fullmatch(re.escape(name) + r"(_[0-9]+)?", one.name)]
         if len(found) > 1:
             raise NitroError(
-                f"Found {len(found)} enclaves {name}: {', '.join(one.id for one in found)}; wanted one at most. End "
-                "those that shouldn't be there with `nitro-cli terminate-enclave --enclave-id ID`."
+                f"Found {len(found)} enclaves {name}: {', '.join(one.id for one in found)}; "
+                "wanted at most one. End those that shouldn't be there with `nitro-cli terminate-enclave --enclave-id ID`."
             )
         return found[0] if found else None
 
@@ -218,8 +219,7 @@ class Cli:
             done = subprocess.run(
                 [self.program, *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 timeout=timeout_s,
                 check=False,
             )
@@ -236,7 +236,9 @@ class Cli:
             ) from None
         if done.returncode:
             code, sentence = cause(done.returncode, done.stderr.decode(errors="replace"))
-            raise NitroError(f"`nitro-cli {arguments[0]}` failed: {code + ' ' if code else ''}{sentence}", code)
+            raise NitroError(
+                f"`nitro-cli {arguments[0]}` failed: {code + ' ' if code else ''}{sentence}", code
+            )
         return done.stdout.decode(errors="replace")
 
 
@@ -278,6 +280,6 @@ def _field(found, name, kind, where, default=None):
 
 def _strange(where, found):
     return NitroError(
-        f"`nitro-cli {where}` answered with {found}; wanted what aws-nitro-enclaves-cli 1.2 to 1.5 prints. Check that "
-        "it is nitro-cli, and its version."
+        f"`nitro-cli {where}` answered with {found}; wanted what aws-nitro-enclaves-cli 1.2 to 1.5 prints. "
+        "Check that it is nitro-cli, and its version."
     )

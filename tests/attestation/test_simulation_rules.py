@@ -49,7 +49,7 @@ def test_nothing_that_is_shipped_imports_the_emulator(folder: str) -> None:
 def test_the_mode_has_no_default() -> None:
     for model in (Config, WatcherConfig):
         assert model.model_fields["tee_mode"].is_required()
-    for role in ("contracts", "master", "watcher"):
+    for role in ("contracts", "master", "nitro_parent", "watcher"):
         text = (REPOSITORY / "roles" / role / "defaults" / "main.yml").read_text()
         (value,) = re.findall(rf"^{role}_tee_mode: (.*)$", text, re.M)
         assert value == '"{{ k3s_daas_tee_mode }}"', "it is the inventory's to say"

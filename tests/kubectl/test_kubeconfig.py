@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k3s_daas import kubeconfig, seal, tokenfile
+from k3s_daas import cli, kubeconfig, kubeconfig_command, seal, tokenfile
 from k3s_daas.kubeconfig_command import Refused, check_token, trusted_server
 from k3s_daas.registry import SealTokenRecord
 
@@ -168,3 +169,22 @@ def test_without_an_announced_master_there_is_nothing_to_trust() -> None:
 
     with pytest.raises(Refused, match="announced itself"):
         trusted_server(Nothing())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attested", [True, False])
+def test_a_registry_that_takes_an_unproven_master_is_named_simulated(
+    attested: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = seal.make()
+    (tmp_path / "token").write_text(token + "\n")
+    (tmp_path / "token").chmod(0o600)
+
+    async def ask(*_: Any) -> tuple[SealTokenRecord, Any]:
+        return record(token, expires_at_ms=2**62), SimpleNamespace(require_attestation=attested)
+
+    monkeypatch.setattr(kubeconfig_command, "_ask", ask)
+    monkeypatch.setattr(kubeconfig_command, "trusted_server", lambda *_: (SERVER, b"pem"))
+    given = ["--network=localnet", "--endpoint=http://127.0.0.1:1", "--package-id=0x" + "1" * 64]
+    given += ["--registry-id=0x" + "2" * 64, f"--owner={OWNER}", f"--token-file={tmp_path / 'token'}"]
+    assert cli.main(["kubeconfig", *given, f"--out={tmp_path / 'kubeconfig'}"]) == 0
+    assert ("SIMULATED" in capsys.readouterr().err) is not attested

@@ -82,7 +82,14 @@ class Parent:
 
     def command(self, step: str) -> list[str]:
         (self.root / "enclave.json").write_text(json.dumps(self.settings))
-        return [sys.executable, "-B", str(self.root / "code/enclave.py"), "--config", f"{self.root}/enclave.json", step]
+        return [
+            sys.executable,
+            "-B",
+            str(self.root / "code/enclave.py"),
+            "--config",
+            f"{self.root}/enclave.json",
+            step,
+        ]
 
     def step(self, step: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

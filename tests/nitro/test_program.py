@@ -34,7 +34,9 @@ class Unix(http.client.HTTPConnection):
 
 def gvproxy(parent: Parent, path: str, body: dict[str, Any] | None = None) -> Any:
     connection = Unix(parent.settings["gvproxy_socket"])
-    connection.request("GET" if body is None else "POST", f"/services/forwarder/{path}", body and json.dumps(body))
+    connection.request(
+        "GET" if body is None else "POST", f"/services/forwarder/{path}", body and json.dumps(body)
+    )
     answer = connection.getresponse()
     assert answer.status == 200
     content = answer.read()
@@ -42,7 +44,7 @@ def gvproxy(parent: Parent, path: str, body: dict[str, Any] | None = None) -> An
     return json.loads(content) if body is None else None
 
 
-# -- run -------------------------------------------------------------------------------------------------------
+# -- run ---------------------------------------------------------------------------------------------------
 
 
 def started(parent: Parent) -> tuple[subprocess.Popen[str], dict[str, Any]]:
@@ -71,7 +73,7 @@ def test_it_runs_as_long_as_the_enclave(parent: Parent) -> None:
 
 
 def test_it_ends_with_an_enclave_that_breaks_off(parent: Parent) -> None:
-    process, enclave = started(parent)
+    process, _ = started(parent)
     (pid,) = {one["ProcessID"] for one in parent.enclaves()}
     os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=20)
@@ -129,7 +131,7 @@ def test_no_settings(parent: Parent) -> None:
     assert (done.returncode, "playbooks/nitro_parent.yml" in done.stderr) == (REFUSED, True)
 
 
-# -- health ----------------------------------------------------------------------------------------------------
+# -- health ------------------------------------------------------------------------------------------------
 
 
 def test_all_is_well(parent: Parent) -> None:
@@ -139,7 +141,13 @@ def test_all_is_well(parent: Parent) -> None:
     done = parent.step("health")
     assert done.returncode == 0, done.stderr
     found = parent.metrics()
-    ones = ("healthy", "running", "image_wanted", 'port_forwarded{port="6443"}', 'port_forwarded{port="8443"}')
+    ones = (
+        "healthy",
+        "running",
+        "image_wanted",
+        'port_forwarded{port="6443"}',
+        'port_forwarded{port="8443"}',
+    )
     assert {name: found[f"k3s_daas_enclave_{name}"] for name in ones} == dict.fromkeys(ones, "1")
     assert found["k3s_daas_enclave_debug"] == "0"
     assert found["k3s_daas_enclave_memory_bytes"] == str(4 << 30)
@@ -199,7 +207,7 @@ def test_a_nitro_cli_that_fails_is_told_and_measured(parent: Parent) -> None:
     assert parent.metrics()["k3s_daas_enclave_running"] == "0"
 
 
-# -- forward ---------------------------------------------------------------------------------------------------
+# -- forward -----------------------------------------------------------------------------------------------
 
 
 def test_the_wanted_ports_are_forwarded_and_no_others(parent: Parent) -> None:
@@ -222,7 +230,9 @@ def test_the_wanted_ports_are_forwarded_and_no_others(parent: Parent) -> None:
 
 def test_gvproxy_without_a_socket_is_waited_for_and_told(parent: Parent) -> None:
     program = parent.root / "code/enclave.py"
-    program.write_text(program.read_text().replace("_SOCKET_WAIT_S, _TIMEOUT_S = 10.0", "_SOCKET_WAIT_S, _TIMEOUT_S = 0.1"))
+    program.write_text(
+        program.read_text().replace("_SOCKET_WAIT_S, _TIMEOUT_S = 10.0", "_SOCKET_WAIT_S, _TIMEOUT_S = 0.1")
+    )
     done = parent.step("forward")
     assert (done.returncode, "found no socket" in done.stderr) == (1, True)
 
@@ -230,6 +240,10 @@ def test_gvproxy_without_a_socket_is_waited_for_and_told(parent: Parent) -> None
 def test_the_program_needs_nothing_but_the_standard_library(parent: Parent) -> None:
     command = parent.command("stop")
     done = subprocess.run(
-        [sys.executable, "-S", *command[1:]], env=parent.environment, capture_output=True, text=True, check=False
+        [sys.executable, "-S", *command[1:]],
+        env=parent.environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr

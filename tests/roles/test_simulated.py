@@ -78,7 +78,7 @@ def test_with_an_enclave_nothing_is_set_up_on_the_masters_host(play: Play) -> No
 
 
 def test_every_play_of_site_leaves_an_enclave_alone() -> None:
-    """Each of its plays that has to do with the master's host ends for an enclave before anything is done there."""
+    """Each of its plays for the master's host ends for an enclave before anything is done there."""
     found = 0
     for name in ("site", "master", "workers"):
         for one in yaml.safe_load((PROJECT / f"playbooks/{name}.yml").read_text()):
@@ -101,7 +101,9 @@ def test_an_inventory_says_what_it_is(inventory: Path) -> None:
     said: dict[str, list[str]] = {}
     for path in files:
         if path.is_file():
-            for key, value in re.findall(r"^ *(k3s_daas_(?:tee_mode|network)): *(\S+)", path.read_text(), re.M):
+            for key, value in re.findall(
+                r"^ *(k3s_daas_(?:tee_mode|network)): *(\S+)", path.read_text(), re.M
+            ):
                 said.setdefault(key, []).append(value)
     assert said.get("k3s_daas_tee_mode"), f"{inventory} leaves k3s_daas_tee_mode out; there is no default"
     if "simulated" in said["k3s_daas_tee_mode"]:

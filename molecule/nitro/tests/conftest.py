@@ -92,12 +92,15 @@ def story(parent: Host, look: Callable[[], Look]) -> Story:
     broken = await_enclave(parent, look, replaced[1].enclave["EnclaveID"])
 
     parent.check_output("systemctl stop k3s-daas-enclave.service")
+    image = json.loads(parent.check_output("cat /etc/k3s-daas/enclave.json"))["eif"]
     parent.check_output(
-        "nitro-cli run-enclave --enclave-name k3s-daas-master --enclave-cid 16 --cpu-count 2 --memory 4096 --debug-mode "
-        "--eif-path $(python3 -c 'import json; print(json.load(open(\"/etc/k3s-daas/enclave.json\"))[\"eif\"])')"
+        "nitro-cli run-enclave --enclave-name k3s-daas-master --enclave-cid 16 --cpu-count 2 --memory 4096 "
+        f"--debug-mode --eif-path {image}"
     )
     seen = parent.run("systemctl start k3s-daas-enclave-health.service").stderr
-    seen += parent.check_output(f"journalctl --no-pager --output=cat -u k3s-daas-enclave-health; cat {METRICS}")
+    seen += parent.check_output(
+        f"journalctl --no-pager --output=cat -u k3s-daas-enclave-health; cat {METRICS}"
+    )
     return Story(before, refused, debug, checked, replaced, journal, broken, seen)
 
 

@@ -79,7 +79,9 @@ def test_one_in_debug_mode_is_told_of(story: Story) -> None:
         assert f"{line}\n" in story.seen + "\n"
 
 
-@pytest.mark.parametrize("unit", ["nitro-enclaves-allocator.service", "k3s-daas-gvproxy.service", "k3s-daas-enclave-health.timer"])
+@pytest.mark.parametrize(
+    "unit", ["nitro-enclaves-allocator.service", "k3s-daas-gvproxy.service", "k3s-daas-enclave-health.timer"]
+)
 def test_units_run_and_come_back_after_a_reboot(parent: Host, story: Story, unit: str) -> None:
     assert parent.service(unit).is_running
     assert parent.service(unit).is_enabled

@@ -1,4 +1,4 @@
-"""Make what the stand-in for nitro-cli takes for an image, as if `seed` were built: python make_image.py FILE SEED."""
+"""Make what the stand-in for nitro-cli takes for an image, built of SEED: python make_image.py FILE SEED."""
 
 from __future__ import annotations
 
