@@ -187,7 +187,8 @@ class Cli:
         if len(found) > 1:
             raise NitroError(
                 f"Found {len(found)} enclaves {name}: {', '.join(one.id for one in found)}; "
-                "wanted at most one. End those that shouldn't be there with `nitro-cli terminate-enclave --enclave-id ID`."
+                "wanted at most one. End those that shouldn't be there with "
+                "`nitro-cli terminate-enclave --enclave-id ID`."
             )
         return found[0] if found else None
 
