@@ -50,5 +50,5 @@ def ansible_playbook(
 def failures(said: str) -> dict[str, str]:
     """{host: why} of the hosts that failed, out of what `ansible_playbook` returned."""
     parts = re.split(r"fatal: \[([\w.-]+)\]: ", said)[1:]
-    ends = re.compile(r" (?:TASK \[|PLAY|(?:ok|changed|skipping|included): )")
+    ends = re.compile(r" (?:TASK \[|PLAY|(?:ok|changed|skipping): \[|included: /)")
     return {host: ends.split(why)[0] for host, why in zip(parts[::2], parts[1::2], strict=True)}

@@ -5,17 +5,24 @@ What no configuration and no build may undo is in tests/attestation/test_simulat
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from playbook_kit import PROJECT, ansible_playbook, failures
 
-PROJECT = Path(__file__).parents[2]
-Play = Callable[..., Any]
+COMMON = {
+    "k3s_daas_sui_endpoints": ["https://127.0.0.1:1"],
+    "k3s_daas_wallet_key_file": "/nonexistent",
+    "k3s_daas_registry_name": "fleet",
+    "contracts_slasher_address": "0xa",
+    "contracts_arbiter_address": "0xb",
+    # Nobody is asked; one that is reached all the same would refuse.
+    "ansible_host": "127.0.0.1",
+    "ansible_port": 1,
+}
 CHECKS = {
     "gather_facts": False,
     "connection": "local",
@@ -24,7 +31,12 @@ CHECKS = {
 ACCEPTED = {"k3s_daas_tee_mode": "simulated", "k3s_daas_accept_simulated": True}
 
 
-def test_where_a_simulated_tee_passes(play: Play) -> None:
+def inventory(**groups: dict[str, Any]) -> dict[str, Any]:
+    """Of {group: {host: its variables}}."""
+    return {"all": {"vars": COMMON, "children": {name: {"hosts": hosts} for name, hosts in groups.items()}}}
+
+
+def test_where_a_simulated_tee_passes(tmp_path: Path) -> None:
     """Each host is a case: its name says what is to come of it."""
     cases = {
         "ok-localnet": {"k3s_daas_network": "localnet", "k3s_daas_tee_mode": "simulated"},
@@ -38,10 +50,11 @@ def test_where_a_simulated_tee_passes(play: Play) -> None:
         "no-other-network": ACCEPTED | {"k3s_daas_network": "devnet"},
         "no-other-mode": {"k3s_daas_network": "mainnet", "k3s_daas_tee_mode": "none"},
     }
-    groups = {"cases": cases, "k3s_daas_master": {"master": None}, "k3s_daas_workers": {"worker-1": None}}
-    ran = play(CHECKS | {"hosts": "cases"}, groups)
-    assert set(ran.refused) == {name for name in cases if name.startswith("no-")}, ran.output
-    for name, words in ran.refused.items():
+    hosts = inventory(cases=cases, k3s_daas_master={"master": None}, k3s_daas_workers={"worker-1": None})
+    _, said = ansible_playbook(tmp_path, [CHECKS | {"hosts": "cases"}], hosts)
+    refused = failures(said)
+    assert set(refused) == {name for name in cases if name.startswith("no-")}, said
+    for name, words in refused.items():
         assert f"Found k3s_daas_tee_mode {cases[name]['k3s_daas_tee_mode']} on" in words
         assert "on mainnet nothing lets it pass" in words
 
@@ -50,31 +63,30 @@ def test_where_a_simulated_tee_passes(play: Play) -> None:
     ("nitro", ["parent"], True), ("nitro", [], False), ("simulated", ["parent"], False)
 ])  # fmt: skip
 def test_an_enclave_has_a_parent_and_a_simulation_none(
-    play: Play, mode: str, parents: list[str], passes: bool
+    tmp_path: Path, mode: str, parents: list[str], passes: bool
 ) -> None:
-    groups = {
-        "k3s_daas_master": {"master": {"k3s_daas_network": "localnet", "k3s_daas_tee_mode": mode}},
-        "nitro_parents": dict.fromkeys(parents),
-    }
-    ran = play(CHECKS | {"hosts": "k3s_daas_master"}, groups)
-    assert (ran.code == 0) is passes, ran.output
+    master = {"master": {"k3s_daas_network": "localnet", "k3s_daas_tee_mode": mode}}
+    hosts = inventory(k3s_daas_master=master, nitro_parents=dict.fromkeys(parents))
+    code, said = ansible_playbook(tmp_path, [CHECKS | {"hosts": "k3s_daas_master"}], hosts)
+    assert (code == 0) is passes, said
     if not passes:
-        assert f"Found k3s_daas_tee_mode {mode} and in the group nitro_parents" in ran.refused["master"]
+        assert f"Found k3s_daas_tee_mode {mode} and in the group nitro_parents" in failures(said)["master"]
 
 
-def test_with_an_enclave_nothing_is_set_up_on_the_masters_host(play: Play) -> None:
+def test_with_an_enclave_nothing_is_set_up_on_the_masters_host(tmp_path: Path) -> None:
     """Neither is it asked: in the inventory it stands for the enclave, or is its parent."""
-    variables = {"k3s_daas_network": "localnet", "k3s_daas_tee_mode": "nitro", "nitro_parent_pcr0": "ab" * 48}
-    groups = {"k3s_daas_master": {"master": variables}, "nitro_parents": {"parent": variables}}
+    variables = {"k3s_daas_network": "localnet", "nitro_parent_pcr0": "ab" * 48}
+    hosts = inventory(k3s_daas_master={"master": variables}, nitro_parents={"parent": variables})
+    given: dict[str, Any] = {"contracts_deployment": {"registry_id": ""}}
     # Check mode: the chain is not waited for.
-    given = {"contracts_deployment": {"registry_id": ""}, "k3s_daas_tee_mode": "nitro"}
-    ran = play(PROJECT / "playbooks/master.yml", groups, "--check", "-e", json.dumps(given))
-    assert ran.code == 0, ran.output
-    assert "UNREACHABLE" not in ran.output
-    assert "k3s_server" not in ran.output
-    given["k3s_daas_tee_mode"] = "simulated"
-    ran = play(PROJECT / "playbooks/master.yml", groups, "--check", "-e", json.dumps(given))
-    assert (ran.code != 0, "UNREACHABLE" in ran.output) == (True, True), "the test would see it"
+    code, said = ansible_playbook(tmp_path, "master", hosts, "--check", k3s_daas_tee_mode="nitro", **given)
+    assert code == 0, said
+    assert "UNREACHABLE" not in said
+    assert "k3s_server" not in said
+    code, said = ansible_playbook(
+        tmp_path, "master", hosts, "--check", k3s_daas_tee_mode="simulated", **given
+    )
+    assert (code != 0, "UNREACHABLE" in said) == (True, True), "the test would see it"
 
 
 def test_every_play_of_site_leaves_an_enclave_alone() -> None:
@@ -94,18 +106,14 @@ def test_every_play_of_site_leaves_an_enclave_alone() -> None:
     assert found == 3
 
 
-@pytest.mark.parametrize("inventory", sorted((PROJECT / "inventories").iterdir()), ids=lambda path: path.name)
-def test_an_inventory_says_what_it_is(inventory: Path) -> None:
+@pytest.mark.parametrize("path", sorted((PROJECT / "inventories").iterdir()), ids=lambda path: path.name)
+def test_an_inventory_says_what_it_is(path: Path) -> None:
     """The mode stands in every inventory, and simulated only where the network is a localnet or testnet."""
-    files = [path for path in inventory.rglob("*") if path.suffix in (".yml", ".yaml") or path.name == "all"]
     said: dict[str, list[str]] = {}
-    for path in files:
-        if path.is_file():
-            for key, value in re.findall(
-                r"^ *(k3s_daas_(?:tee_mode|network)): *(\S+)", path.read_text(), re.M
-            ):
-                said.setdefault(key, []).append(value)
-    assert said.get("k3s_daas_tee_mode"), f"{inventory} leaves k3s_daas_tee_mode out; there is no default"
+    for file in path.rglob("*.yml"):
+        for key, value in re.findall(r"^ *(k3s_daas_(?:tee_mode|network)): *(\S+)", file.read_text(), re.M):
+            said.setdefault(key, []).append(value)
+    assert said.get("k3s_daas_tee_mode"), f"{path} leaves k3s_daas_tee_mode out; there is no default"
     if "simulated" in said["k3s_daas_tee_mode"]:
         assert set(said["k3s_daas_network"]) <= {"localnet", "testnet"}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playbook_kit import ansible_playbook
 
 from k3s_daas.attestation.statements import registration
 from k3s_daas.registry import Registry, StakeRequest, WorkerStatus
@@ -20,34 +20,32 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 PCRS = nsm_serve.DEFAULT_PCRS
 
 
-def wait(play: Callable[..., Any], registry: Registry, url: str, tasks: str, **variables: Any) -> Any:
+async def wait(folder: Path, registry: Registry, url: str, tasks: str, **variables: Any) -> tuple[int, str]:
     """`tasks_from` of the role contracts, which looks once and doesn't wait."""
     ids = {"package_id": registry.deployment.package_id, "registry_id": registry.deployment.registry_id}
     ids |= {"original_package_id": "", "network": "localnet", "endpoints": [url], "chain_id": ""}
+    task = {"ansible.builtin.include_role": {"name": "contracts", "tasks_from": tasks}}
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": [task]}
     at_once = {"contracts_attested_timeout_s": 0, "contracts_active_timeout_s": 0}
-    found = {
-        "hosts": "localhost",
-        "gather_facts": False,
-        "vars": at_once | variables,
-        "tasks": [
-            {"ansible.builtin.set_fact": {"contracts_deployment": ids}},
-            {"ansible.builtin.include_role": {"name": "contracts", "tasks_from": tasks}},
-        ],
-    }
-    return asyncio.to_thread(play, found, {"k3s_daas_workers": {"worker-1": None}})
+    return await asyncio.to_thread(
+        ansible_playbook,
+        folder,
+        [play],
+        {"k3s_daas_workers": {"hosts": {"worker-1": None}}},
+        contracts_deployment=ids,
+        **at_once | variables,
+    )
 
 
 async def test_the_master_is_there_when_the_chain_says_so(
-    new_registry: Any, live_net: Any, nitro: NsmEmulator, play: Callable[..., Any], tmp_path: Path
+    new_registry: Any, live_net: Any, nitro: NsmEmulator, tmp_path: Path
 ) -> None:
     registry: Registry = await new_registry(require_attestation=True)
     wanted = {"contracts_wanted_pcr0": PCRS[0].hex().upper()}
 
-    ran = await wait(play, registry, live_net.url, "wait_attested", **wanted)
-    assert ran.code != 0
-    assert f"the chain has no master; wanted one attested with image {wanted['contracts_wanted_pcr0']}" in (
-        " ".join(ran.output.split())
-    )
+    code, said = await wait(tmp_path, registry, live_net.url, "wait_attested", **wanted)
+    assert code != 0
+    assert f"the chain has no master; wanted one attested with image {PCRS[0].hex().upper()}" in said
 
     _, operation = await plan_images(registry, frozenset({Image(PCRS[0], PCRS[3])}))
     await carry_out(registry.chain, operation)
@@ -58,30 +56,32 @@ async def test_the_master_is_there_when_the_chain_says_so(
     key = bytes(range(32))
     document = emulator.document(now_ms, pcrs=PCRS, public_key=key, user_data=statement)
     await registry.register_master(document)
-    ran = await wait(play, registry, live_net.url, "wait_attested", **wanted)
-    assert (ran.code != 0, "not announced yet" in ran.output) == (True, True), ran.output
+    code, said = await wait(tmp_path, registry, live_net.url, "wait_attested", **wanted)
+    assert (code != 0, "not announced yet" in said) == (True, True), said
 
     await registry.announce_master("https://m:8443", "https://m:6443", b"c" * 32)
-    ran = await wait(play, registry, live_net.url, "wait_attested", **wanted)
-    assert ran.code == 0, ran.output
-    ran = await wait(play, registry, live_net.url, "wait_attested", contracts_wanted_pcr0="ab" * 48)
-    assert ran.code != 0
-    assert f"master {account} with image {PCRS[0].hex()}" in " ".join(ran.output.split())
+    code, said = await wait(tmp_path, registry, live_net.url, "wait_attested", **wanted)
+    assert code == 0, said
+    code, said = await wait(
+        tmp_path, registry, live_net.url, "wait_attested", contracts_wanted_pcr0="ab" * 48
+    )
+    assert code != 0
+    assert f"master {account} with image {PCRS[0].hex()}" in said
 
 
 async def test_the_workers_are_there_when_the_chain_says_so(
-    new_registry: Any, live_net: Any, play: Callable[..., Any]
+    new_registry: Any, live_net: Any, tmp_path: Path
 ) -> None:
     registry: Registry = await new_registry()
-    ran = await wait(play, registry, live_net.url, "wait_active")
-    assert ran.code != 0
-    assert "the chain has no workers" in " ".join(ran.output.split())
+    code, said = await wait(tmp_path, registry, live_net.url, "wait_active")
+    assert code != 0
+    assert "the chain has no workers" in said
     account, expires_at_ms = registry.chain.require_address(), live_net.clock.now_ms() + 86_400_000
     await registry.stake([StakeRequest("worker-1", b"c" * 32, 1_000_000_000, expires_at_ms)], account)
-    ran = await wait(play, registry, live_net.url, "wait_active")
-    assert ran.code != 0
-    assert "worker-1: pending; wanted worker-1 active" in " ".join(ran.output.split())
+    code, said = await wait(tmp_path, registry, live_net.url, "wait_active")
+    assert code != 0
+    assert "worker-1: pending; wanted worker-1 active" in said
     await registry.appoint_master(account)
     await registry.set_statuses({"worker-1": WorkerStatus.ACTIVE})
-    ran = await wait(play, registry, live_net.url, "wait_active")
-    assert ran.code == 0, ran.output
+    code, said = await wait(tmp_path, registry, live_net.url, "wait_active")
+    assert code == 0, said

@@ -16,6 +16,7 @@ from scenario import PROJECT, STAGE, Run, play
 
 PLAYBOOK = "playbooks/nitro_parent.yml"
 HOSTS = f"--inventory={PROJECT / 'molecule/nitro/hosts.yml'}"
+DEPLOYMENT = f"--extra-vars=@{PROJECT / 'molecule/nitro/deployment.yml'}"
 METRICS = "/var/lib/prometheus/node-exporter/k3s_daas_enclave.prom"
 
 
@@ -73,7 +74,8 @@ def look(parent: Host) -> Callable[[], Look]:
 @pytest.fixture(scope="session")
 def story(parent: Host, look: Callable[[], Look]) -> Story:
     def run(*arguments: str, **variables: Any) -> tuple[Run, Look]:
-        return play(PLAYBOOK, HOSTS, f"--extra-vars={json.dumps(variables)}", *arguments), look()
+        given = f"--extra-vars={json.dumps(variables)}"
+        return play(PLAYBOOK, HOSTS, DEPLOYMENT, given, *arguments), look()
 
     before = look()
     refused = run(nitro_parent_image=str(STAGE / "two.eif"))

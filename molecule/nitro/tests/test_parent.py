@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from testinfra.host import Host
@@ -86,6 +87,24 @@ def test_units_run_and_come_back_after_a_reboot(parent: Host, story: Story, unit
     assert parent.service(unit).is_running
     assert parent.service(unit).is_enabled
     assert parent.service("k3s-daas-enclave.service").is_enabled
+
+
+def test_an_enclave_that_asks_is_told_its_cluster_and_nothing_else(
+    parent: Host, stage: dict[str, Any]
+) -> None:
+    ask = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/k3s-daas-cluster.sock'); "
+    said = parent.check_output(f'python3 -c "{ask}print(s.makefile().read())"')
+    assert json.loads(said) == {
+        "network": "localnet",
+        "endpoints": [stage["rpc"]],
+        "chain_id": "69WiPg3DAQiwdxfncX6wYQ2siKwAe6L9BZthQea3JNMD",
+        "package_id": "0x" + "1" * 64,
+        "original_package_id": None,
+        "registry_id": "0x" + "2" * 64,
+        "operator_cap_id": None,
+        "address": stage["hosts"]["master"],
+        "names": [],
+    }
 
 
 def test_gvproxy_is_nobody(parent: Host) -> None:
