@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 #: Memory is given in huge pages of up to 1 GiB, so an enclave may have a little more than it was asked for.
 LARGEST_PAGE_MIB = 1024
-#: nitro-cli refuses an enclave with less memory than this many times its image.
-MEMORY_PER_IMAGE = 4
 QUICK_S, RUN_S = 60, 240
 #: Codes of our own, beside nitro-cli's: there is no such program; the image isn't the wanted one.
 MISSING, IMAGE = "missing", "image"
