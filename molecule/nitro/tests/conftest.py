@@ -15,8 +15,8 @@ from nitro_standin.make_image import pcr0
 from scenario import PROJECT, STAGE, Run, play
 
 PLAYBOOK = "playbooks/nitro_parent.yml"
-HOSTS = f"--inventory={PROJECT / 'molecule/nitro/hosts.yml'}"
-DEPLOYMENT = f"--extra-vars=@{PROJECT / 'molecule/nitro/deployment.yml'}"
+HOSTS = f"--inventory={PROJECT / 'molecule/nitro/inventory/hosts.yml'}"
+VARIABLES = f"--extra-vars=@{PROJECT / 'molecule/nitro/vars/main.yml'}"
 METRICS = "/var/lib/prometheus/node-exporter/k3s_daas_enclave.prom"
 
 
@@ -75,7 +75,7 @@ def look(parent: Host) -> Callable[[], Look]:
 def story(parent: Host, look: Callable[[], Look]) -> Story:
     def run(*arguments: str, **variables: Any) -> tuple[Run, Look]:
         given = f"--extra-vars={json.dumps(variables)}"
-        return play(PLAYBOOK, HOSTS, DEPLOYMENT, given, *arguments), look()
+        return play(PLAYBOOK, HOSTS, VARIABLES, given, *arguments), look()
 
     before = look()
     refused = run(nitro_parent_image=str(STAGE / "two.eif"))
