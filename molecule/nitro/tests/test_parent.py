@@ -56,8 +56,8 @@ def test_another_image_and_more_memory_replace_it(story: Story) -> None:
 
 def test_the_allocator_came_between_the_two(story: Story) -> None:
     """It refuses while an enclave runs; so first the enclave ended, and then it was not asked twice."""
-    words = story.journal
     first, second = (story.before.enclave["EnclaveID"], story.replaced[1].enclave["EnclaveID"])
+    words = story.journal[story.journal.index(f"enclave {first} runs") :]
     order = [
         words.index(f"enclave {first} ended"),
         words.index("Successfully allocated Nitro Enclaves resources: 4096 MiB, 2 CPUs"),
@@ -65,7 +65,7 @@ def test_the_allocator_came_between_the_two(story: Story) -> None:
     ]
     assert order == sorted(order)
     assert "Error:" not in words
-    assert words.count("Successfully allocated") == 2
+    assert words.count("Successfully allocated") == 1
 
 
 def test_one_that_breaks_off_is_started_again(story: Story) -> None:
