@@ -10,7 +10,7 @@ import gzip
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from k3s_daas.image.entries import Entry
 from k3s_daas.image.errors import ImageError
@@ -21,6 +21,12 @@ _CHUNK = 1 << 20
 _HEADER_BYTES = 110
 # The same everywhere: a level is a promise of one zlib, so the record names its version too.
 _LEVEL = 6
+
+
+class Readable(Protocol):
+    """A file, or what decompresses one."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 def write(entries: Iterable[Entry], output: BinaryIO, epoch: int) -> None:
@@ -48,7 +54,7 @@ def compress(entries: Iterable[Entry], path: Path, epoch: int) -> None:
     temporary.replace(path)
 
 
-def read(content: BinaryIO) -> Iterator[Entry]:
+def read(content: Readable) -> Iterator[Entry]:
     """The entries of an uncompressed archive. Raises ImageError for anything else."""
     while True:
         header = _exactly(content, _HEADER_BYTES)
@@ -102,7 +108,7 @@ def _name(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def _exactly(content: BinaryIO, size: int) -> bytes:
+def _exactly(content: Readable, size: int) -> bytes:
     found = content.read(size)
     if len(found) != size:
         raise ImageError(f"The cpio archive ends after {len(found)} bytes of {size}; wanted the rest.")

@@ -32,7 +32,9 @@ _OPTIONS = (
     "--dpkgopt=path-exclude=/usr/share/zoneinfo/*",
 )
 # Of the machine that builds, of the moment, or made anew at each start: folders are emptied, files left out.
-_VOLATILE_FOLDERS = ("dev", "proc", "run", "sys", "tmp", "var/cache", "var/lib/apt", "var/log", "var/tmp")
+_VOLATILE_FOLDERS = (
+    "dev", "etc/apt", "proc", "run", "sys", "tmp", "var/cache", "var/lib/apt", "var/log", "var/tmp"
+)  # fmt: skip
 _VOLATILE_FILES = re.compile(
     r"etc/(hostname|resolv\.conf|machine-id|\.pwd\.lock|(passwd|group|shadow|gshadow|subuid|subgid)-)"
     r"|var/lib/dbus/machine-id|var/lib/systemd/(random-seed|credential\.secret)"
@@ -89,7 +91,7 @@ def base(lock: Lock, files: Sequence[Path], users: Sequence[User], cache: Path) 
         del environment[name]
     try:
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            command, env=environment, umask=0o022, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
     except FileNotFoundError as error:
         raise ImageError(
