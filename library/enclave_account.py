@@ -102,7 +102,7 @@ async def ask(endpoint, nonce, wait_s):
         try:
             return await fetch_document(endpoint, None, nonce)
         except NoAnswer as error:
-            if error.status not in (None, 503) or time.monotonic() > deadline:
+            if error.status not in (None, 429, 503) or time.monotonic() > deadline:
                 raise
         await asyncio.sleep(1)
 
