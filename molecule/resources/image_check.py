@@ -110,7 +110,7 @@ def build(name: str, given: dict[str, str], environment: dict[str, str], umask: 
     )
     if done.returncode:
         raise ImageError(f"the {name} build failed; what it said stands above")
-    return json.loads((folder / "image/image.json").read_text())
+    return dict(json.loads((folder / "image/image.json").read_text()))
 
 
 def differences(name: str) -> list[str]:
@@ -152,7 +152,7 @@ def main() -> int:
         packages.mkdir(parents=True)
         for file in (FOLDER / "first/cache/packages").glob("*.deb"):
             (packages / file.name).hardlink_to(file)
-        other = {"TZ": "Asia/Seoul", "LANG": "C", "HOME": str(FOLDER / "second"), "SOURCE_DATE_EPOCH": "1"}
+        other = {"TZ": "Asia/Seoul", "LANG": "C", "HOME": str(FOLDER / "second"), "SOURCE_DATE_EPOCH": "1000000000"}
         second = build("second", given, other, 0o077)
     except (ImageError, StageError, OSError, subprocess.CalledProcessError) as error:
         print(f"image-check: {error}", file=sys.stderr)
