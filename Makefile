@@ -87,6 +87,7 @@ test: setup $(STATE)/second-client $(STATE)/test-packages lint
 
 lint: $(STATE)/venv
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy benchmarks/services.py \
+		&& $(BIN)/mypy molecule/resources/image_check.py \
 		&& $(BIN)/ansible-lint
 
 bench-chain: setup
