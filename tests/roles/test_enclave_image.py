@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-PROJECT = Path(__file__).parents[2]
+from playbook_kit import ansible_playbook
 
 
 def play(folder: Path, tasks: list[dict[str, Any]], **variables: str) -> tuple[int, str]:
     """(exit code, output as one line)."""
-    (folder / "play.yml").write_text(
-        yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "vars": variables, "tasks": tasks}])
+    return ansible_playbook(
+        folder, [{"hosts": "localhost", "gather_facts": False, "tasks": tasks}], {}, **variables
     )
-    done = subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", folder / "play.yml"],
-        cwd=PROJECT,
-        env=os.environ | {"ANSIBLE_NOCOLOR": "1", "HOME": str(folder), "LC_ALL": "C.UTF-8"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
 PREFLIGHT = [{"ansible.builtin.include_role": {"name": "enclave_image", "tasks_from": "preflight"}}]
