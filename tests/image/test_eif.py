@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k3s_daas.image import eif
+from k3s_daas.image import build, eif
 from k3s_daas.image.errors import ImageError
 from k3s_daas_localnet.nsm import NsmEmulator
 
@@ -71,6 +71,24 @@ class TestMeasuring:
         )
         inputs = [folder / f"ramdisk-{number}" for number in range(len(ramdisks))]
         assert eif.measure(folder / "kernel", cmdline, inputs) == found.measurements
+
+    def test_what_eif_build_measured_and_wrote(self, tmp_path: Path) -> None:
+        """Recorded of AWS's eif_build 0.2.1, run on these inputs as `run_eif_build` runs it: to the byte."""
+        (tmp_path / "kernel").write_bytes(b"kernel\n")
+        disks = [tmp_path / "boot", tmp_path / "root"]
+        for disk in disks:
+            disk.write_text(f"{disk.name}\n")
+        path = tmp_path / "image.eif"
+        epoch = 1_795_219_200  # 2026-11-21T00:00:00Z
+        eif.write(
+            path,
+            kernel=tmp_path / "kernel",
+            cmdline="console=ttyS0 reboot=k",
+            ramdisks=disks,
+            metadata=build.metadata(epoch),
+        )
+        assert eif.read(path).measurements.as_hex() == RECORDED
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == RECORDED_SHA256
 
     def test_the_same_inputs_give_the_same_bytes(self, image: Path) -> None:
         before = image.read_bytes()
@@ -165,3 +183,14 @@ class TestRefusing:
         assert len(data) < image.stat().st_size  # it was there, and is not sound any more
         with pytest.raises(ImageError):
             eif._read(io.BytesIO(data), len(data), "it")
+
+
+RECORDED = {
+    "PCR0": "d022f8dce9497ee47ddd388791791e53db7cd6f33455856ea68b06bd6f98a714"
+    "29cb20afd8f44187f5cf378474213d4f",
+    "PCR1": "3317db788bdead0d0cbf0b1739d41aced7931d6e59e2719f7165d295e5737578"
+    "2951edc4d6d794820e0ccba34df57f67",
+    "PCR2": "df6a934bbe3a6f3ed8a10c7b07b7d2d68d407327afd1e765917ef2afbee9386c"
+    "f027c3fe52215b026af95892fa229786",
+}
+RECORDED_SHA256 = "faa99fd91894b9d31c5826095a1afc9a0f0bff7fe8fa5aed82e2bca14c58daa1"

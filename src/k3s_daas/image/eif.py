@@ -9,7 +9,7 @@ All numbers are big-endian. The CRC-32 at the header's end is over everything bu
     PCR8 = the same of the signing certificate's DER, in a signed file
 
 Metadata, and with it the build's time, is in no PCR. Written from aws-nitro-enclaves-image-format 0.5
-(src/defs/mod.rs, src/utils/mod.rs, src/utils/eif_reader.rs), and held against its `eif_build`.
+(src/defs/mod.rs, src/utils/mod.rs, src/utils/eif_reader.rs), and held against eif_build 0.2.1.
 """
 
 from __future__ import annotations
