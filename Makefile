@@ -5,6 +5,7 @@
 # make bench-services  master and watcher in figures
 # make bench-apiserver  K3S_BINARY's API server with 500 owners, in figures
 # make bench-cluster K3S_ANSIBLE=/path  site.yml beside k3s-io/k3s-ansible's, of which a checkout is there
+# make image-check  the enclave image, built twice: are the bytes the same?
 # make screenshot   the status page's picture in docs/images
 # make setup      only what the others need: Debian packages, virtual environment, Move compiler, host image
 SHELL := /bin/bash
@@ -25,7 +26,7 @@ PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-con
 TEST_PACKAGES := chromium chromium-driver
 STAGE := $(PYTHON) molecule/resources/stage
 
-.PHONY: help setup demo demo-down test lint bench-chain bench-services bench-apiserver bench-cluster screenshot
+.PHONY: help setup demo demo-down test lint bench-chain bench-services bench-apiserver bench-cluster image-check screenshot
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -86,6 +87,7 @@ test: setup $(STATE)/second-client $(STATE)/test-packages lint
 
 lint: $(STATE)/venv
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy benchmarks/services.py \
+		&& $(BIN)/mypy molecule/resources/image_check.py \
 		&& $(BIN)/ansible-lint
 
 bench-chain: setup
@@ -115,6 +117,10 @@ bench-cluster: setup $(STATE)/field
 	@$(BIN)/python benchmarks/cluster.py --k3s-ansible "$(K3S_ANSIBLE)" \
 	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 	  $(if $(INSTALL_SCRIPT),--install-script "$(INSTALL_SCRIPT)")
+
+# K3S_BINARY, KERNEL, KERNEL_CMDLINE, NSM_MODULE, GVFORWARDER, EIF_BUILD say what to build from; docs/image.md.
+image-check: $(STATE)/venv
+	@$(BIN)/python molecule/resources/image_check.py
 
 screenshot: setup $(STATE)/test-packages
 	@mkdir -p docs/images

@@ -74,6 +74,7 @@ import contextlib
 import fcntl
 import gzip
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -86,7 +87,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 SOURCES = ("src/k3s_daas", "roles/master/files/k3s_daas_master", "roles/watcher/files/k3s_daas_watcher")
 # Part of each name: changes when what is in a tar is laid out otherwise.
-FORM = b"unpacked"
+FORM = b"reproducible"
 # From old to new glibc: pip takes a wheel that fits any of them.
 MANYLINUX = ("manylinux2014", "manylinux_2_17", "manylinux_2_28", "manylinux_2_34")
 
@@ -138,7 +139,8 @@ class Target:
 
 
 def run(*arguments: str) -> None:
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True, env=environment)
 
 
 def pip(*arguments: str) -> None:
@@ -154,9 +156,14 @@ def unpack(wheels: list[Path], target: Target, folder: Path) -> None:
     paths = [str(path) for path in wheels]
     how = ["--no-index", "--no-deps", "--no-compile", *target.options]
     pip("install", *how, "--target", str(library), *paths)
+    for record in (*library.glob("*.dist-info/RECORD"), *library.glob("*.dist-info/direct_url.json")):
+        record.unlink()  # of this folder and this machine's Python; nothing is ever uninstalled
     if target.is_ours:
-        # Unchecked: nothing in an environment is ever edited, and its files' times aren't kept.
-        run("-m", "compileall", "-q", "-j0", "--invalidation-mode", "unchecked-hash", str(library))
+        # Unchecked: nothing in an environment is ever edited, and its files' times aren't kept. In one
+        # process and without this folder's name, so that the same sources give the same bytes: what is
+        # compiled tells which strings its process has seen before.
+        how = ["-q", "-s", str(folder), "--invalidation-mode", "unchecked-hash"]
+        run("-m", "compileall", *how, str(library))
     (folder / "bin").mkdir()
     for program in (library / "bin").glob("k3s-daas*"):
         program.replace(folder / "bin" / program.name)

@@ -41,17 +41,21 @@ def trusted_root(network: str, simulation_root_file: Path | None) -> Root:
         raise InvalidRoot(f"simulation root {simulation_root_file}: {error}") from None
 
 
-async def fetch_document(endpoint: str, ca_pem: bytes, nonce: bytes, timeout_s: float = 10.0) -> bytes:
+async def fetch_document(endpoint: str, ca_pem: bytes | None, nonce: bytes, timeout_s: float = 10.0) -> bytes:
     """The document that the master at `endpoint` (https://host:port) answers to `nonce`. Raises NoAnswer.
 
-    Nothing in it is checked. Neither proxies nor CAs of the environment are used.
+    Nothing in it is checked. Neither proxies nor CAs of the environment are used. `ca_pem` is None before the
+    CA is known: then the document, which is signed, is all there is to go by.
     """
     if not endpoint.startswith("https://"):
         raise NoAnswer(f"the master's on-chain endpoint {endpoint!r:.100} is no https://host:port")
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(cadata=ca_pem.decode("ascii"))
+        if ca_pem is None:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        else:
+            context.load_verify_locations(cadata=ca_pem.decode("ascii"))
         raw = b""
         async with (
             httpx.AsyncClient(

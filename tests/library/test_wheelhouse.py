@@ -122,6 +122,14 @@ def test_it_is_built_once_and_again_when_a_file_changes(run: Run, project: Path)
     assert Path(first["path"]).exists()
 
 
+def test_built_elsewhere_it_has_the_same_bytes(run: Run, tmp_path: Path) -> None:
+    first, second = run(), run(cache_dir=str(tmp_path / "another/cache"))
+    assert first["changed"], first
+    assert second["changed"], second
+    assert first["path"] != second["path"]
+    assert Path(first["path"]).read_bytes() == Path(second["path"]).read_bytes()
+
+
 def test_check_mode_names_what_it_would_build(run: Run, tmp_path: Path) -> None:
     foretold = run(check=True)
     assert foretold["changed"]

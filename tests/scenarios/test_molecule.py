@@ -26,6 +26,8 @@ def test_scenario(scenario: str, own_stage: Callable[[str, int], Fleet]) -> None
         pytest.skip(
             f"{scenario} is about a real k3s: set K3S_BINARY=/path/to/k3s, and K3S_IMAGES=/dir for pods"
         )
+    if scenario == "image" and not (PROJECT / ".state/enclave-image/image.json").exists():
+        pytest.skip("image builds the enclave image, which takes minutes: run `molecule test -s image` once")
     stage = own_stage("m", SCENARIOS.index(scenario))
     done = subprocess.run(
         ["molecule", "test", "--scenario-name", scenario],

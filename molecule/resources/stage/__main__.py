@@ -3,17 +3,21 @@
     python molecule/resources/stage --name demo [--subnet 10.123.1.0/24] [--workers 2] up
     python molecule/resources/stage --name demo down
     python molecule/resources/stage --name demo logs
+    python molecule/resources/stage --name demo --enclave --image DIR --cluster FILE enclave
 
 `up` makes the hosts (master, worker-1, worker-2, …), a Sui localnet on their bridge, and a wallet that has
 SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json, where the inventory reads it. It leaves
 a whole stage alone, and makes one that a killed run left half anew. `down` removes everything, twice is fine.
-`logs` keeps the hosts' journals in .state/logs/NAME.
+`logs` keeps the hosts' journals in .state/logs/NAME. With --enclave the master is none of the hosts:
+`enclave` starts it from the enclave image in DIR, with the cluster's configuration in FILE, and prints what
+the emulator of its security module says.
 """
 
 from __future__ import annotations
 
 import argparse
 import ipaddress
+import json
 import os
 import sys
 from pathlib import Path
@@ -43,11 +47,25 @@ def main() -> int:
         default=os.environ.get("K3S_DAAS_STAGE_WORKERS") or 2,
         help="how many, also by the environment variable K3S_DAAS_STAGE_WORKERS (default: 2)",
     )
-    parser.add_argument("command", choices=["up", "down", "logs"])
+    parser.add_argument(
+        "--enclave",
+        action="store_true",
+        default=bool(os.environ.get("K3S_DAAS_STAGE_ENCLAVE")),
+        help="start the master from an image, also by the environment variable K3S_DAAS_STAGE_ENCLAVE",
+    )
+    parser.add_argument("--image", type=Path, help="for `enclave`: the folder with the image and its record")
+    parser.add_argument("--cluster", type=Path, help="for `enclave`: what the parent says of the cluster")
+    parser.add_argument("command", choices=["up", "down", "logs", "enclave"])
     arguments = parser.parse_args()
     try:
-        stage = Stage(arguments.name, arguments.subnet, arguments.workers)
-        {"up": stage.up, "down": stage.down, "logs": stage.logs}[arguments.command]()
+        stage = Stage(arguments.name, arguments.subnet, arguments.workers, arguments.enclave)
+        if arguments.command == "enclave":
+            if not (arguments.image and arguments.cluster):
+                parser.error("enclave wants --image and --cluster")
+            cluster = json.loads(arguments.cluster.read_text())
+            print(json.dumps(stage.start_enclave(arguments.image.resolve(), cluster)))
+        else:
+            {"up": stage.up, "down": stage.down, "logs": stage.logs}[arguments.command]()
     except (StageError, HostsError) as error:
         print(f"stage: {error}", file=sys.stderr)
         return 1

@@ -30,8 +30,11 @@ def has_state(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def start(folder: Path, address: str, cgroup: str) -> Net:
-    """Start the localnet in a cgroup of its own, where a sweep finds it, or find it running."""
+def start(folder: Path, address: str, cgroup: str, nitro_root: Path | None = None) -> Net:
+    """Start the localnet in a cgroup of its own, where a sweep finds it, or find it running.
+
+    With `nitro_root` it takes an emulator's attestation documents too.
+    """
     ready = folder.parent / "localnet.json"
     if ready.exists() and cgroups.processes(cgroup):
         return Net(**json.loads(ready.read_text()))
@@ -48,6 +51,7 @@ def start(folder: Path, address: str, cgroup: str) -> Net:
                 "/bin/sh", "-c", 'for procs in $CGROUPS; do echo $$ > "$procs"; done; exec "$@"', "localnet",
                 sys.executable, "-m", "k3s_daas_localnet", "--listen", f"{address}:{RPC_PORT}",
                 "--faucet-listen", f"{address}:{FAUCET_PORT}", "--state-dir", str(folder),
+                *(["--simulated-nitro-root", str(nitro_root)] if nitro_root else []),
             ],
             env={**os.environ, "CGROUPS": " ".join(procs)},
             stdin=subprocess.DEVNULL,

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from stage import k3s, localnet
+from stage import k3s, localnet, nitro
 from stage.errors import StageError
 from testhosts import cgroups, fleet, registry
 from testhosts.names import Fleet
@@ -31,11 +32,20 @@ def say(line: str) -> None:
 class Stage:
     """One stage: its name decides its fleet, its folder below .state and its cgroups."""
 
-    def __init__(self, name: str, subnet: ipaddress.IPv4Network | None = None, workers: int = 2) -> None:
+    def __init__(
+        self,
+        name: str,
+        subnet: ipaddress.IPv4Network | None = None,
+        workers: int = 2,
+        enclave: bool = False,
+    ) -> None:
+        """`enclave`: the master is none of the hosts; `start_enclave` starts it from an image."""
         if not 0 <= workers <= MAX_WORKERS:
             raise StageError(f"found {workers} workers, wanted 0 to {MAX_WORKERS}")
         self.name = name
         self.hosts = ["master", *(f"worker-{number}" for number in range(1, workers + 1))]
+        self.enclave = enclave
+        self.made = self.hosts[1:] if enclave else self.hosts
         # What there is decides how it is taken down, whatever range is wanted now.
         running = registry.entry(name)
         self.running_subnet = ipaddress.IPv4Network(running.subnet) if running else None
@@ -59,7 +69,7 @@ class Stage:
             # only all of it together makes sense.
             self.down()
         say(f"hosts: {', '.join(f'{name} {address}' for name, address in self.addresses.items())}")
-        hosts = (f"{name}={address}" for name, address in self.addresses.items())
+        hosts = (f"{name}={self.addresses[name]}" for name in self.made)
         self.testhosts(self.subnet, "up", *hosts, options=["--kubernetes"] if binary.real else [])
         net = self.start_chain()
         say(f"localnet: {net.rpc}, chain {net.chain_id}")
@@ -79,6 +89,7 @@ class Stage:
             "operator": address,
             "k3s_binary": str(binary.path),
             "k3s_version": k3s.version(binary),
+            **({"nitro_root": str(nitro.root_certificate(self.folder))} if self.enclave else {}),
             **({"k3s_old": {"path": str(old.path), "version": k3s.version(old)}} if old else {}),
             "k3s": binary.says,
         }
@@ -94,9 +105,8 @@ class Stage:
         if (running.subnet, running.kubernetes) != (str(self.subnet), binary.real):
             return False
         well = fleet.well_hosts(self.fleet, fleet.FleetPaths(self.folder))
-        return {host.name for host in well} == set(self.hosts) and localnet.has_state(
-            self.folder / "localnet"
-        )
+        found = {host.name for host in well if host.name in self.made or not self.enclave}
+        return found == set(self.made) and localnet.has_state(self.folder / "localnet")
 
     def down(self) -> None:
         say(f"taking the stage {self.name} down")
@@ -106,9 +116,13 @@ class Stage:
 
     def start_chain(self) -> localnet.Net:
         """Start the chain on what is there of it, or find it running."""
-        return localnet.start(
-            self.folder / "localnet", str(self.subnet.network_address + 1), self.chain_cgroup
-        )
+        root = nitro.root_certificate(self.folder) if self.enclave else None
+        address = str(self.subnet.network_address + 1)
+        return localnet.start(self.folder / "localnet", address, self.chain_cgroup, root)
+
+    def start_enclave(self, image: Path, cluster: dict[str, Any]) -> dict[str, Any]:
+        """Start the master from an image; returns what the emulator says. It may run already."""
+        return nitro.up(self.fleet, self.folder, self.addresses["master"], image, cluster)
 
     def stop_chain(self) -> None:
         """End the chain's process; what it has written stays."""

@@ -16,7 +16,7 @@ from testhosts.system import launch, remove_tree, run, wait_until, write
 # PID 1 of a host until it hands over to systemd. systemd-nspawn mounts the cgroup v1 hierarchies read-only;
 # left so, systemd starts services without their limits and says nothing. `bind` makes the remount one of
 # this mount alone. A cgroup v2 mount is writable already.
-_INIT = """\
+INIT = """\
 #!/bin/sh
 ip link set lo up
 ip address add "$1" dev host0
@@ -201,7 +201,7 @@ def _write_files(host: Host, root: Path, public_key: str, hosts_block: str) -> s
     write(ssh / "authorized_keys", public_key, 0o600)
     key = root / "etc/ssh/ssh_host_ed25519_key"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", host.name, "-f", str(key))
-    write(root / "sbin/testhosts-init", _INIT, 0o755)
+    write(root / "sbin/testhosts-init", INIT, 0o755)
     return " ".join(Path(f"{key}.pub").read_text().split()[:2])
 
 

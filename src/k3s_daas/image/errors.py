@@ -1,0 +1,5 @@
+"""The one error of building an image."""
+
+
+class ImageError(Exception):
+    """What was found, what was wanted, what to do."""
