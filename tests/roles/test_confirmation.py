@@ -1,4 +1,4 @@
-"""What restore.yml and reset.yml want to be told before any host or chain is asked."""
+"""What restore.yml, reset.yml and abandon_snapshots.yml want to be told before any host or chain is asked."""
 
 from __future__ import annotations
 

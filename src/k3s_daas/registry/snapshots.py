@@ -71,8 +71,8 @@ class Anchors:
         return answers[0]
 
     async def anchor(self, counter: int, previous: bytes, hash_: bytes) -> Receipt:
-        """Anchor the next snapshot (needs the live MasterCap). `previous` is the hash of the one before, empty
-        where there is none. MoveAbort when another was anchored meanwhile."""
+        """Anchor the next snapshot (needs the live MasterCap). `previous` is the hash of the one before, or
+        empty where there is none. MoveAbort when another was anchored meanwhile."""
         registry = self._registry
         cap = await registry.cap("MasterCap")
 
@@ -89,9 +89,10 @@ async def plan_abandoning(registry: Registry) -> tuple[Anchor, Operation]:
     MissingCap without OperatorCap."""
     anchor = await read_anchor(registry)
     if anchor is None or anchor.abandoned:
+        found = "no snapshot anchored" if anchor is None else f"number {anchor.counter} given up already"
         raise NothingToAbandon(
-            f"Found {'no snapshot anchored' if anchor is None else f'number {anchor.counter} given up already'} "
-            f"in registry {registry.deployment.registry_id}, wanted an anchored one. There is nothing to do."
+            f"Found {found} in registry {registry.deployment.registry_id}, wanted an anchored one. There is "
+            "nothing to do."
         )
     cap = await registry.cap("OperatorCap")
 
@@ -99,7 +100,7 @@ async def plan_abandoning(registry: Registry) -> tuple[Anchor, Operation]:
         registry.call(tx, "snapshots::abandon_snapshots", tx.object(cap))
 
     meaning = [
-        f"Gives up snapshot {anchor.counter} and all before it: they can never be restored again, and the next "
-        "master begins with an empty cluster. Workers stay staked and join anew.",
+        f"Gives up snapshot {anchor.counter} and all before it: they can never be restored again, and the "
+        "next master begins with an empty cluster. Workers stay staked and join anew.",
     ]
     return anchor, Operation([build], meaning=meaning)
