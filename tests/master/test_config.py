@@ -71,6 +71,16 @@ def test_a_good_one_loads(tmp_path: Path) -> None:
         ({"network": "mainnet", "endpoints": ["https://a:443"]}, "(whole)", "refused on mainnet"),
         ({"network": "testnet"}, "(whole)", "plaintext"),
         ({"tee_mode": "nitro", "nsm_socket": "/run/nsm.sock"}, "(whole)", "found it with nitro on localnet"),
+        ({"snapshot_dir": "/s", "chain_id": "c"}, "(whole)", "wanted both or neither"),
+        ({"snapshot_key_file": "/k", "chain_id": "c"}, "(whole)", "wanted both or neither"),
+        ({"snapshot_dir": "/s", "snapshot_key_file": "/k", "chain_id": None}, "(whole)", "wants chain_id"),
+        (
+            {"snapshot_dir": "/s", "snapshot_key_file": "/k", "tee_mode": "nitro"},
+            "(whole)",
+            "opens the state to whoever has the file",
+        ),
+        ({"snapshot_interval_s": 4}, "snapshot_interval_s", "5"),
+        ({"snapshot_keep": 0}, "snapshot_keep", "1"),
         (
             {"network": "testnet", "endpoints": ["https://a:443"], "nsm_socket": "/run/nsm.sock"},
             "(whole)",

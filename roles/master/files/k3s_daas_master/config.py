@@ -134,6 +134,29 @@ class Config(BaseModel):
     request_results_keep_s: Annotated[float, Field(ge=600, le=31_536_000)] = 604_800.0
     request_results_max_mb: Annotated[int, Field(ge=1, le=4096)] = 64
 
+    # Sealed snapshots of this master's state: where they lie, how much time may be lost, how many stay, and
+    # the file with the key that wraps their data keys.
+    snapshot_dir: Path | None = None
+    snapshot_interval_s: Annotated[float, Field(ge=5, le=86_400)] = 300.0
+    snapshot_keep: Annotated[int, Field(ge=1, le=1000)] = 5
+    snapshot_key_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _snapshot_rules(self) -> Config:
+        if self.snapshot_key_file is not None and self.tee_mode == "nitro":
+            raise ValueError(
+                f"snapshot_key_file {self.snapshot_key_file} opens the state to whoever has the file; found "
+                "it with tee_mode nitro, wanted a KMS key that opens to the attested enclave alone"
+            )
+        if self.snapshot_dir is not None and self.chain_id is None:
+            raise ValueError("snapshot_dir wants chain_id: snapshots are bound to the network they are of")
+        if (self.snapshot_dir is None) != (self.snapshot_key_file is None):
+            raise ValueError(
+                f"found snapshot_dir {self.snapshot_dir} and snapshot_key_file {self.snapshot_key_file}; "
+                "wanted both or neither"
+            )
+        return self
+
     @model_validator(mode="after")
     def _network_rules(self) -> Config:
         if self.tee_mode == "simulated" and self.network == "mainnet":

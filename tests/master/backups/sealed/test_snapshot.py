@@ -87,7 +87,7 @@ def test_any_bytes_are_no_snapshot(keys: LocalKeys, raw: bytes) -> None:
     ],
 )
 def test_another_clusters_is_foreign(sealed: bytes, keys: LocalKeys, other: Identity) -> None:
-    with pytest.raises(SealedError, match="Found a snapshot of registry .* wanted registry ") as caught:
+    with pytest.raises(SealedError, match=r"Found a snapshot of registry .* wanted registry ") as caught:
         unseal(sealed, other, keys)
     assert caught.value.kind == "foreign"
 

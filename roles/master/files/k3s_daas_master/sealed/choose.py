@@ -1,7 +1,7 @@
 """Which snapshot may be restored: the one that the chain names, and no other.
 
-The store is asked for that one by its name. Where it gives none, or another, this finds out what the store has
-instead, for the error to say.
+The store is asked for that one by its name. Where it gives none, or another, this finds out what the store
+has instead, for the error to say.
 """
 
 from __future__ import annotations

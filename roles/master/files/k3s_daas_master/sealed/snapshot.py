@@ -2,12 +2,12 @@
 
     MAGIC ‖ length of the header (4 bytes, big-endian) ‖ header (JSON) ‖ ciphertext and tag
 
-Everything before the ciphertext is authenticated with it: whose state it is (cluster, network, mode), in which
-form (config version), which one of its chain (counter and the hash of the one before) and when. The hash of
-the whole file is what the chain anchors.
+Everything before the ciphertext is authenticated with it: whose state it is (cluster, network, mode), in
+which form (config version), which one of its line (counter and the hash of the one before) and when. The hash
+of the whole file is what the chain anchors.
 
-The header comes from a place that lies: nothing in it is believed before the tag has proved it, but it is read
-first to say what was found.
+The header comes from a place that lies: nothing in it is believed before the tag has proved it, but it is
+read first to say what was found.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from k3s_daas_master.sealed.errors import SealedError
-from k3s_daas_master.sealed.keys import KEY_BYTES, Context, Keys, Provider
+from k3s_daas_master.sealed.keys import KEY_BYTES, Keys, Provider
 
 MAGIC = b"k3s-daas sealed state\n"
 #: What is inside, and in which form: raised with every change that an older release couldn't read.
@@ -204,17 +204,3 @@ def _damaged(found: str) -> SealedError:
     return SealedError(
         "damaged", found, "a sealed snapshot, whole", "Bring the file back from another copy of the store."
     )
-
-
-__all__ = [
-    "CONFIG_VERSION",
-    "MAX_BYTES",
-    "NO_HASH",
-    "Context",
-    "Header",
-    "Identity",
-    "digest",
-    "read_header",
-    "seal",
-    "unseal",
-]
