@@ -242,19 +242,12 @@ async def serve(config: Config, clock: Clock | None = None) -> None:
                     cluster=cluster,
                     store=store,
                     clock=clock,
-                    module=security_module(config),
+                    module=nsm.of(config.tee_mode, config.nsm_socket),
                     anchors=None if config.snapshot_dir is None else Anchors(registry),
                 )
                 await serve_state(state, api, webhook, stop, clock)
         finally:
             await cluster.aclose()
-
-
-def security_module(config: Config) -> nsm.SecurityModule | None:
-    """What this master proves itself by; None when it is simulated without an emulator."""
-    if config.tee_mode == "nitro":
-        return nsm.device()
-    return None if config.nsm_socket is None else nsm.simulated(config.nsm_socket)
 
 
 async def _follow_kubeconfig(cluster: Cluster) -> None:

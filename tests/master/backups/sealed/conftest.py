@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -26,6 +27,7 @@ from k3s_daas_master.sealed.errors import SealedError
 from k3s_daas_master.sealed.keys import LocalKeys
 from k3s_daas_master.sealed.sealer import Sealer
 
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
 MASTER = "0x" + "cc" * 32
 VERSION = "v1.34.2+k3s1"
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from k3s_daas_master import nsm
 from k3s_daas_master.backups.places import BackupError, Places
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.config import Config, load
@@ -16,6 +17,7 @@ from k3s_daas_master.sealed import exchange
 from k3s_daas_master.sealed.errors import SealedError
 from k3s_daas_master.sealed.exchange import Answer, Request
 from k3s_daas_master.sealed.keys import Keys, LocalKeys
+from k3s_daas_master.sealed.kms import KmsKeys
 from k3s_daas_master.sealed.put_back import Word, ask, chain_word, has_state, restore
 from k3s_daas_master.sealed.store import DirectoryStore
 from k3s_daas_master.sealed.take import take
@@ -75,9 +77,12 @@ def store_of(config: Config) -> DirectoryStore:
 
 def keys_of(config: Config) -> Keys:
     """Who wraps their data keys. Raises SealedError."""
-    if config.snapshot_key_file is None:
+    if config.snapshot_key_file is not None:
+        return LocalKeys(config.snapshot_key_file)
+    module = nsm.of(config.tee_mode, config.nsm_socket)
+    if config.snapshot_kms_key is None or module is None:
         raise _off()
-    return LocalKeys(config.snapshot_key_file)
+    return KmsKeys(config.snapshot_kms_key, module)
 
 
 def _off() -> SealedError:
