@@ -137,6 +137,7 @@ def on_chain(stage: dict[str, Any], deployment: Deployment) -> Callable[[], OnCh
 
 @pytest.fixture(scope="session")
 def story(
+    request: pytest.FixtureRequest,
     hosts: dict[str, Host],
     stage: dict[str, Any],
     nodes: Callable[[], dict[str, dict[str, Any]]],
@@ -146,7 +147,8 @@ def story(
     master = hosts["master"]
     seed = random.randrange(10**6)  # noqa: S311  moments, no secrets
     dice = random.Random(seed)  # noqa: S311
-    print(f"moments of seed {seed}")
+    terminal = request.config.pluginmanager.getplugin("terminalreporter")
+    terminal.write_line(f"\nseed of the moments: {seed}; wanted at most {INTERVAL_S} s lost")
     writer = Writer(kubernetes())
     url = f"https://{stage['hosts']['master']}:8443/readyz"
     settled = time.time()
@@ -195,7 +197,7 @@ def story(
             ready_node(),
             on_chain(),
         )
-        print(
+        terminal.write_line(
             f"lived {found.lived_s:.1f} s, lost {loss_s:.1f} s ({len(lost)} of {len(acknowledged)} writes), "
             f"back after {back_s:.1f} s, snapshot {found.chain.anchor.counter}"
         )

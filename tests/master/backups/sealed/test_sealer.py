@@ -124,7 +124,8 @@ class TestFenced:
     async def test_an_old_state_that_came_back(self, make_master: Callable[..., Any], master: Any) -> None:
         for _ in range(2):
             await master.look()
-        (master.places.master / "snapshots.json").write_text(json.dumps({"counter": 1, "hash": "aa" * 32}))
+        old = {"base": {"counter": 1, "hash": "aa" * 32}}
+        (master.places.master / "snapshots.json").write_text(json.dumps(old))
         master.start()
         await master.look()
         assert "found snapshot 2" in master.sealer.fenced
@@ -186,6 +187,29 @@ class TestTriedAgain:
         assert master.sealer.fenced is None
         assert master.anchors.sent == [1, 2, 3]
         assert [int(name[:12]) for name in master.stored] == [1, 2, 3]
+
+    async def test_one_that_arrived_after_its_service_was_killed(self, master: Any) -> None:
+        await master.look()
+        master.anchors.fail_after = OutcomeUnknown("lost", {})
+        await master.look()
+        master.start()
+        await master.look()
+        assert (master.sealer.fenced, master.sealer.problem) == (None, None)
+        assert master.anchors.sent == [1, 2, 3]
+
+    async def test_one_that_arrived_late(self, master: Any) -> None:
+        """After the chain was asked, and another was sent."""
+        await master.look()
+        first = master.anchors.anchor_
+        master.anchors.fail = OutcomeUnknown("lost", {})
+        await master.look()
+        late = master.sealer._place.sent[0]
+        master.anchors.fail = ChainUnreachable({"a": "another transaction has the coin"})
+        await master.look()
+        await master.anchors.anchor(2, first.hash, bytes.fromhex(late.hash))
+        await master.look()
+        assert (master.sealer.fenced, master.sealer.problem) == (None, None)
+        assert newest(master)[0] == 3
 
     async def test_one_that_never_arrived(self, master: Any) -> None:
         await master.look()

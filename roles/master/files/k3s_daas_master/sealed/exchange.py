@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from k3s_daas_master.errors import StateError
 
 REQUEST_NAME = "snapshot-request"
-#: What this state goes on from: the newest snapshot that it made or was made of.
-BASE_NAME = "snapshots.json"
+#: Where this state stands in the line of snapshots.
+PLACE_NAME = "snapshots.json"
 ANSWER = Path("/run/k3s-daas-snapshot/answer.json")
 _MAX_BYTES = 4096
 _Hash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
@@ -30,6 +30,14 @@ class Base(_Message):
 
     counter: Annotated[int, Field(ge=0, lt=2**63)]
     hash: _Hash
+
+
+class Place(_Message):
+    """What a state goes on from: the newest snapshot that it made or was made of. `sent` are those
+    made since, of which nobody knows whether they were anchored; one of them at most can be."""
+
+    base: Base
+    sent: tuple[Base, ...] = ()
 
 
 class Request(_Message):
@@ -69,7 +77,7 @@ def read(path: Path, kind: type[M]) -> M | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         raise StateError(
-            f"{path} holds no {kind.__name__.lower()}: {first['msg']}. Remove it; it is made anew."
+            f"{path} holds no {kind.__name__.lower()}: {first['msg']}. It is damaged, or another release's."
         ) from None
 
 

@@ -26,7 +26,7 @@ from k3s_daas_master.config import Config
 from k3s_daas_master.freshness import STALE_MS
 from k3s_daas_master.sealed import exchange
 from k3s_daas_master.sealed.choose import choose
-from k3s_daas_master.sealed.exchange import Base
+from k3s_daas_master.sealed.exchange import Base, Place
 from k3s_daas_master.sealed.keys import Keys
 from k3s_daas_master.sealed.store import Store
 from k3s_daas_master.sealed.take import draft_of, identity_of
@@ -81,13 +81,13 @@ def restore(
             ca_hash=word.ca_hash,
             k3s_version=version_of_binary(places),
         )
-        base = Base(counter=word.counter, hash=word.hash.hex())
+        place = Place(base=Base(counter=word.counter, hash=word.hash.hex()))
         given_up = put(
             draft,
             places,
             owner=owner,
             booting=True,
-            extra={exchange.BASE_NAME: base.model_dump_json().encode()},
+            extra={exchange.PLACE_NAME: place.model_dump_json().encode()},
         )
     except (OSError, tarfile.TarError) as error:
         raise BackupError(

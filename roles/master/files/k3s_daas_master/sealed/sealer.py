@@ -24,13 +24,15 @@ from k3s_daas_master.errors import ApiError, StateError
 from k3s_daas_master.freshness import ChainView
 from k3s_daas_master.index import TokenIndex
 from k3s_daas_master.sealed import exchange
-from k3s_daas_master.sealed.exchange import Answer, Base, Request
+from k3s_daas_master.sealed.exchange import Answer, Base, Place, Request
 
 _log = get_logger("k3s_daas_master.sealed")
 
 _LOOK_S = 1.0
 #: How often root's answer is looked for, and how long it may take. The datastore may be hundreds of MB.
 _POLL_S, _PATIENCE_S = 0.1, 120.0
+#: So many of which nobody knows what became of them are remembered.
+_MAX_SENT = 16
 #: Every so many looks it is asked again.
 _REMIND = 50
 #: After a failure the next try waits so long; after more of them longer, at most the second.
@@ -73,12 +75,13 @@ class Sealer:
         self._attester = attester
         self._address = address
         self._request_file = state_dir / exchange.REQUEST_NAME
-        self._base_file = state_dir / exchange.BASE_NAME
+        self._place_file = state_dir / exchange.PLACE_NAME
         self._answer_file = answer_file
         self._interval_s = interval_s
         self._clock = clock
-        self._base = _START if anchors is None else exchange.read(self._base_file, Base) or _START
-        #: What was sent to be anchored while nobody knows whether it is.
+        found = None if anchors is None else exchange.read(self._place_file, Place)
+        self._place = found or Place(base=_START)
+        #: What root said of the one that was sent; None of one that an earlier start of the service sent.
         self._sent: Answer | None = None
         self._discard = ""
         self._took_s = 0.0
@@ -183,55 +186,63 @@ class Sealer:
         if self.fenced is not None:
             return
         made = await self._have_made()
-        self._sent = made
         assert made.made is not None
-        counter, hash_ = made.made.counter, bytes.fromhex(made.made.hash)
+        base, counter, hash_ = self._place.base, made.made.counter, bytes.fromhex(made.made.hash)
+        # Killed from here on, the service that starts next knows its own snapshot on-chain.
+        sent = self._place.sent
+        self._stand(base, (*sent, made.made)[-_MAX_SENT:])
+        self._sent = made
         try:
-            receipt = await anchors.anchor(counter, bytes.fromhex(self._base.hash), hash_)
+            receipt = await anchors.anchor(counter, bytes.fromhex(base.hash), hash_)
         except OutcomeUnknown:
             raise  # the next look finds out
         except ChainError as error:
-            self._sent, self._discard = None, made.made.hash
+            self._stand(base, sent)
+            self._discard = made.made.hash
             if isinstance(error, MoveAbort):
                 await self._compare(await anchors.newest())
             raise
-        self._anchored(made)
+        self._stand(made.made)
+        self.newest = made
         _log.info("state sealed", counter=counter, bytes=made.bytes, digest=receipt.digest)
 
-    def _anchored(self, made: Answer) -> None:
-        assert made.made is not None
-        exchange.write(self._base_file, made.made)
-        self._base, self.newest, self._sent, self._discard = made.made, made, None, ""
+    def _stand(self, base: Base, sent: tuple[Base, ...] = ()) -> None:
+        """Keep where this state stands. Raises StateError."""
+        place = Place(base=base, sent=sent)
+        exchange.write(self._place_file, place)
+        self._place, self._sent, self._discard = place, None, ""
 
     async def _compare(self, anchor: Anchor | None) -> None:
         """Whether our state is what the chain goes on from. Raises _Failed while that can't be said."""
         found = _START if anchor is None else Base(counter=anchor.counter, hash=anchor.hash.hex())
-        if self._sent is not None and found == self._sent.made:
-            self._anchored(self._sent)
-        self._sent = None
-        if found == self._base:
+        base, sent = self._place.base, self._place.sent
+        if found in sent:
+            if self._sent is not None and self._sent.made == found:
+                self.newest = self._sent
+            self._stand(found)
             return
-        if found.counter < self._base.counter:
+        if found == base:
+            return
+        if found.counter < base.counter:
             raise _Failed(
-                f"Found snapshot {found.counter} as the newest on-chain, and {self._base.counter} as the one "
+                f"Found snapshot {found.counter} as the newest on-chain, and {base.counter} as the one "
                 "that this state goes on from; wanted the same. The endpoint lags: it is asked again."
             )
         # An operator gave the snapshots up: whatever state is here begins a new line of them.
         if not found.hash:
-            exchange.write(self._base_file, found)
-            self._base = found
+            self._stand(found)
             return
         assert anchor is not None
         self.fenced = (
             f"another master goes on from here: found snapshot {found.counter} ({found.hash[:16]}…, epoch "
-            f"{anchor.epoch}) anchored on-chain, wanted {self._base.counter} ({self._base.hash[:16]}…), that "
-            "this state goes on from. Nobody joins here any more, and nothing of this state is kept. Stop "
+            f"{anchor.epoch}) anchored on-chain, wanted {base.counter} ({base.hash[:16]}…), which this "
+            "state goes on from. Nobody joins here any more, and nothing of this state is kept. Stop "
             "this host; if it is to be the master again, let it start without its state"
         )
         _log.error("not the master any more", reason=self.fenced)
 
     async def _have_made(self) -> Answer:
-        request = Request(id=secrets.token_hex(8), base=self._base, discard=self._discard)
+        request = Request(id=secrets.token_hex(8), base=self._place.base, discard=self._discard)
         for look in range(int(_PATIENCE_S / _POLL_S)):
             if look % _REMIND == 0:
                 # A path unit doesn't see what changes while its service still runs.
@@ -240,9 +251,9 @@ class Sealer:
             if answer is not None and answer.id == request.id:
                 if answer.made is None:
                     raise _Failed(answer.error)
-                if answer.made.counter != self._base.counter + 1:
+                if answer.made.counter != request.base.counter + 1:
                     raise _Failed(
-                        f"Found snapshot {answer.made.counter} made, wanted {self._base.counter + 1}."
+                        f"Found snapshot {answer.made.counter} made, wanted {request.base.counter + 1}."
                     )
                 return answer
             await asyncio.sleep(_POLL_S)

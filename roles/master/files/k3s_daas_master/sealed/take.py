@@ -25,7 +25,7 @@ _WITHOUT = (
     "master/attestation.key",
     "master/cut-connections",
     f"master/{exchange.REQUEST_NAME}",
-    f"master/{exchange.BASE_NAME}",
+    f"master/{exchange.PLACE_NAME}",
 )
 
 
