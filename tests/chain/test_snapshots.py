@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from k3s_daas.chain import MoveAbort
+from k3s_daas.chain.errors import WrongNetwork
 from k3s_daas.registry import AgreedRegistry, EndpointsDisagree, MissingCap, Registry
 from k3s_daas.registry.operation import carry_out
 from k3s_daas.registry.snapshots import Anchor, Anchors, NothingToAbandon, plan_abandoning, read_anchor
+from k3s_daas_master.config import Config
+from k3s_daas_master.sealed.put_back import chain_word
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 FIRST, SECOND = b"1" * 32, b"2" * 32
@@ -71,3 +75,32 @@ async def test_endpoints_that_disagree_are_not_believed(monkeypatch: pytest.Monk
 
     with pytest.raises(EndpointsDisagree, match=r"numbers \[2, 1\]"):
         await Anchors(Two()).newest()
+
+
+async def test_what_a_host_without_its_state_is_told(
+    new_registry: Any, new_wallet: Any, live_net: Any
+) -> None:
+    operator, anchors = await make(new_registry, new_wallet)
+    config = Config(
+        network="localnet",
+        endpoints=[live_net.url],
+        chain_id=operator.chain.chain_id,
+        package_id=operator.deployment.package_id,
+        registry_id=operator.deployment.registry_id,
+        tee_mode="simulated",
+        endpoint="https://m:8443",
+        api_server="https://m:6443",
+        kubeconfig=Path("/k"),
+        key_file=Path("/w"),
+        state_dir=Path("/s"),
+    )
+    word = await chain_word(config)
+    assert (word.counter, word.hash, word.ca_hash) == (0, b"", "")
+    await anchors.anchor(1, b"", FIRST)
+    word = await chain_word(config)
+    assert (word.counter, word.hash) == (1, FIRST)
+    assert word.time_ms > 0
+    with pytest.raises(WrongNetwork):
+        await chain_word(
+            config.model_copy(update={"chain_id": "4vJ9JU1bJJE96FWSJKvHsmmFADCg4gpZQff4P3bkLKi"})
+        )
