@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from lightkube import Client
-from lightkube.core.exceptions import LoadResourceError
+from lightkube.core.exceptions import ApiError
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap
 from testinfra.host import Host
@@ -92,15 +93,16 @@ class Writer:
     """Writes ConfigMaps all the time, as long as the API server answers; when each was acknowledged."""
 
     client: Client
+    number: int = 0
     acknowledged: dict[str, float] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        number = 0
         while not self.stop.is_set():
-            number += 1
-            name = f"note-{number}"
-            with contextlib.suppress(httpx.HTTPError, LoadResourceError):
+            self.number += 1
+            name = f"note-{self.number}"
+            # Without an answer it may be written or not: it doesn't count.
+            with contextlib.suppress(httpx2.HTTPError, ApiError):
                 self.client.create(ConfigMap(metadata=ObjectMeta(name=name, namespace="default")))
                 self.acknowledged[name] = time.time()
             self.stop.wait(0.2)
