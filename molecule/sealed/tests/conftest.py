@@ -149,8 +149,13 @@ def story(
     master = hosts["master"]
     seed = random.randrange(10**6)  # noqa: S311  moments, no secrets
     dice = random.Random(seed)  # noqa: S311
-    terminal = request.config.pluginmanager.getplugin("terminalreporter")
-    terminal.write_line(f"\nseed of the moments: {seed}; wanted at most {INTERVAL_S} s lost")
+    plugins = request.config.pluginmanager
+
+    def say(line: str) -> None:
+        with plugins.getplugin("capturemanager").global_and_fixture_disabled():
+            plugins.getplugin("terminalreporter").write_line(line)
+
+    say(f"\nseed of the moments: {seed}; wanted at most {INTERVAL_S} s lost")
     writer = Writer(kubernetes())
     url = f"https://{stage['hosts']['master']}:8443/readyz"
     settled = time.time()
@@ -199,7 +204,7 @@ def story(
             ready_node(),
             on_chain(),
         )
-        terminal.write_line(
+        say(
             f"lived {found.lived_s:.1f} s, lost {loss_s:.1f} s ({len(lost)} of {len(acknowledged)} writes), "
             f"back after {back_s:.1f} s, snapshot {found.chain.anchor.counter}"
         )
