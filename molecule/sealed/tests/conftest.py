@@ -31,7 +31,7 @@ from k3s_daas.registry.snapshots import Anchor, read_anchor
 
 WORKER = "worker-1"
 # As molecule.yml says.
-STORE, INTERVAL_S = "/srv/parent", 20
+STORE, INTERVAL_S = "/srv/parent", 15
 KILLS = 3
 UNITS = "k3s.service k3s-daas-master.service k3s-daas-master-snapshot.service"
 # All but what an image has: units, programs, configuration, and the sealing key of this simulation.
@@ -179,7 +179,7 @@ def story(
     def end(command: str, *, told: bool = False) -> tuple[float, dict[str, float]]:
         """(when it ended, what was acknowledged by then), or by when it was told to."""
         with writer.writing():
-            time.sleep(dice.uniform(1, 0.8 * INTERVAL_S))
+            time.sleep(dice.uniform(1, INTERVAL_S + 5))
             at, acknowledged = time.time(), dict(writer.acknowledged)
             master.check_output(command)
             if not told:

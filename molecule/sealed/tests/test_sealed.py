@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from conftest import Story
 
 # As in conftest.py.
-INTERVAL_S, KILLS = 20, 3
+INTERVAL_S, KILLS = 15, 3
 
 
 def test_no_kill_cost_more_than_the_interval(story: Story) -> None:
