@@ -57,6 +57,7 @@ COVERING = (
     "seal_tokens",
     "slash_limits",
     "slashing",
+    "snapshots",
     "stake_and_terms",
     "unauthorized",
 )
@@ -225,6 +226,9 @@ def operations() -> list[tuple[str, Executed]]:
     pcr = bcs.data(b"\1" * 48)
     allow = registry.operator_cap, pcr, pcr
     measure("allow_image", lambda: registry.call(admin, "nautilus::allow_image", *allow))
+    first, second = sha("snapshot 1"), sha("snapshot 2")
+    measure("anchor_snapshot, first", lambda: registry.anchor_snapshot(master, 1, b"", first))
+    measure("anchor_snapshot", lambda: registry.anchor_snapshot(master, 2, first, second))
     return done
 
 

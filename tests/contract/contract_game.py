@@ -5,6 +5,7 @@ It goes on through upgrades of the package, and past the point from which on onl
 
 from __future__ import annotations
 
+import base64
 import copy
 import random
 from collections import Counter
@@ -49,12 +50,13 @@ ACTIONS = (
     + ["withdraw", "time_out", "unstake", "propose", "execute", "report_ready", "token"] * 3
     + ["batch", "add_stake", "cancel", "lapse", "fund", "move_treasury", "claim_rewards"] * 2
     + ["batch"] * 2
+    + ["anchor", "anchor", "abandon"]
     + ["rates", "terms", "master", "allow", "gate", "gate", "image", "register"]
     + ["upgrade", "migrate", "registry"]
 )
 # Not in the list, because there is no way back from it: each game comes to it once.
 RATCHET = "ratchet"
-OF_MASTERS = {"status", "report_ready", "claim", "complete", "gate"}
+OF_MASTERS = {"status", "report_ready", "claim", "complete", "gate", "anchor"}
 IMAGES: list[Image] = [(bytes([number]) * 48, b"\x13" * 48) for number in (1, 2, 3)]
 VERSIONS = 3
 # What may be refused for reasons that the model does not follow, because no money depends on them.
@@ -267,6 +269,15 @@ class Game:
             case "time_out":
                 expected = model.time_out(request_id, now_ms)
                 function, args = "k8s_scheduler::time_out_request", [u64(request_id), CLOCK]
+            case "anchor":
+                cap, sender, refusal = self._master()
+                counter, previous, hash_ = self._snapshot(masters.anchored)
+                expected = refusal or masters.anchor(counter, previous, hash_)
+                function = "snapshots::anchor_snapshot"
+                args = [cap, u64(counter), bcs.data(previous), bcs.data(hash_), CLOCK]
+            case "abandon":
+                sender, expected = self.admin, masters.abandon()
+                function, args = "snapshots::abandon_snapshots", [self.registry.operator_cap]
             case "migrate":
                 called = dice.randrange(len(self.packages)) + 1
                 sender, expected = self.admin, masters.migrate(called)
@@ -344,6 +355,23 @@ class Game:
         if self.dice.random() < 0.05:
             epoch = self.dice.randrange(epoch) + 1
         return *self.caps[epoch - 1], self.model.masters.refusal(epoch, self.chain.now_ms)
+
+    def _snapshot(self, newest: tuple[int, bytes] | None) -> tuple[int, bytes, bytes]:
+        """(number, previous hash, hash) of a snapshot, mostly the next one."""
+        self.tokens += 1
+        counter, previous = newest or (0, b"")
+        hash_ = sha(f"snapshot {self.tokens}")
+        match self.dice.choice(["next"] * 6 + ["again", "skipped", "forked", "short"]):
+            case "next":
+                return counter + 1, previous, hash_
+            case "again":
+                return counter, previous, hash_
+            case "skipped":
+                return counter + 2, previous, hash_
+            case "forked":
+                return counter + 1, sha("another"), hash_
+            case _:
+                return counter + 1, previous, hash_[:31]
 
     def _document(self, model: Model) -> tuple[bytes, str, str | None]:
         """(an attestation document, whose account it names, why it is refused), mostly a good one."""
@@ -479,6 +507,9 @@ class Game:
         masters = self.model.masters
         assert (int(fields["version"]), fields["require_attestation"]) == (masters.version, masters.required)
         assert int(fields["master_epoch"]) == masters.epoch == len(self.caps)
+        anchor = self.registry.anchor()
+        found_anchor = anchor and (int(anchor["counter"]), base64.b64decode(anchor["hash"]))
+        assert found_anchor == masters.anchored, self.log[-40:]
         found, live = fields["master"], masters.live
         assert (found is None) == (live is None), self.log[-40:]
         if live is not None:

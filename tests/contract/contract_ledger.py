@@ -366,6 +366,27 @@ class Registry:
                 return found["value"]
         return None
 
+    def anchor(self) -> Any:
+        """The newest snapshot's anchor, or None before the first."""
+        for item in self.chain.ledger.owned_by(parse_address(self.id), "object"):
+            found = self.chain.json(item)
+            if isinstance(found["value"], dict) and "anchored_at_ms" in found["value"]:
+                return found["value"]
+        return None
+
+    def anchor_snapshot(
+        self, master: str, counter: int, previous: bytes, hash_: bytes, cap: str | None = None
+    ) -> Executed:
+        return self.call(
+            master,
+            "snapshots::anchor_snapshot",
+            cap or self.master_cap,
+            u64(counter),
+            bcs.data(previous),
+            bcs.data(hash_),
+            CLOCK,
+        )
+
     def requests(self) -> dict[str, Any]:
         book = self.book()
         return {} if book is None else self.chain.fields(book["requests"]["id"])

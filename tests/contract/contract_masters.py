@@ -31,6 +31,8 @@ class Masters:
     required: bool = False
     images: set[Image] = field(default_factory=set)
     keys: set[bytes] = field(default_factory=set)
+    # The newest snapshot's number and hash, which outlive every master.
+    anchored: tuple[int, bytes] | None = None
 
     def refusal(self, epoch: int, now_ms: int) -> str | None:
         """Why the MasterCap of this epoch may not act."""
@@ -54,6 +56,23 @@ class Masters:
         self.epoch += 1
         self.live = Master(self.epoch, account)
         return self.live
+
+    def anchor(self, counter: int, previous: bytes, hash_: bytes) -> str | None:
+        last, last_hash = self.anchored or (0, b"")
+        if len(hash_) != 32:
+            return "EInvalidSnapshotHash"
+        if counter != last + 1:
+            return "ENotTheNextSnapshot"
+        if previous != last_hash:
+            return "EOtherPreviousSnapshot"
+        self.anchored = counter, hash_
+        return None
+
+    def abandon(self) -> str | None:
+        if self.anchored is None or not self.anchored[1]:
+            return "ENothingToAbandon"
+        self.anchored = self.anchored[0], b""
+        return None
 
     def require(self) -> None:
         if not self.required and self.live is not None and not self.live.attested:

@@ -1,4 +1,4 @@
-"""sui_master and sui_images: who is master, or may attest as one."""
+"""sui_master, sui_images, sui_snapshots: who is master, or may attest as one, and what of it is restored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from k3s_daas.chain import Key, SuiClient, bcs
-from k3s_daas.registry import Registry, RegistryParams, create_registry, publish
+from k3s_daas.registry import AgreedRegistry, Registry, RegistryParams, create_registry, publish
+from k3s_daas.registry.snapshots import Anchors
 from k3s_daas_localnet import Localnet
 from k3s_daas_localnet.nsm import NsmEmulator
 
@@ -191,3 +192,25 @@ async def attest(operator: Operator, emulator: NsmEmulator, now_ms: int) -> None
         tx.call(target, [tx.object(ids["registry_id"]), loaded, clock])
 
     await operator.chain.execute(build)
+
+
+# -- sui_snapshots -----------------------------------------------------------------------------------------
+
+
+async def test_snapshots_are_given_up_once(fleet: Operator, new_wallet: Any, new_operator: Any) -> None:
+    nothing = await fleet("sui_snapshots")
+    assert (nothing["changed"], nothing["counter"], nothing["digests"]) == (False, 0, [])
+    wallet = await new_wallet()
+    await fleet.registry.appoint_master(wallet.address)
+    await Anchors(AgreedRegistry(wallet, fleet.registry.deployment)).anchor(1, b"", b"h" * 32)
+    planned = await fleet("sui_snapshots", check=True)
+    assert (planned["changed"], planned["counter"], planned["digests"]) == (True, 1, [])
+    assert planned["diff"]["before"]["restorable"] == f"number 1, {(b'h' * 32).hex()}"
+    assert "Gives up snapshot 1 and all before it" in " ".join(planned["preview"]["summary"])
+    stranger = await new_operator()
+    stranger.ids = fleet.ids
+    assert "holds no OperatorCap" in (await stranger("sui_snapshots"))["msg"]
+    done = await fleet("sui_snapshots")
+    assert (done["changed"], len(done["digests"])) == (True, 1)
+    again = await fleet("sui_snapshots")
+    assert (again["changed"], again["counter"], again["diff"]["before"]) == (False, 1, {"restorable": "none"})

@@ -18,7 +18,6 @@ from k3s_daas_localnet import nsm_serve
 from k3s_daas_localnet.nsm import NsmEmulator
 from k3s_daas_master import nsm
 from k3s_daas_master.attester import PAUSE_S, RENEW_MS
-from k3s_daas_master.service import security_module
 
 HOUR_MS = 3_600_000
 OTHER = "0x" + "ee" * 32
@@ -342,9 +341,9 @@ async def test_a_simulated_master_with_an_emulator_registers_and_says_what_it_is
 
 
 def test_which_module_is_asked(config: Any, tmp_path: Any) -> None:
-    assert security_module(config) is None
-    assert security_module(config.model_copy(update={"tee_mode": "nitro"})) is not None
-    simulated = security_module(config.model_copy(update={"nsm_socket": tmp_path / "absent"}))
+    assert nsm.of(config.tee_mode, config.nsm_socket) is None
+    assert nsm.of("nitro", None) is not None
+    simulated = nsm.of(config.tee_mode, tmp_path / "absent")
     assert simulated is not None
     with pytest.raises(nsm.NsmUnavailable, match="SIMULATED"):
         simulated.attest(user_data=b"", nonce=None, public_key=b"")

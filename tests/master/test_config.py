@@ -11,6 +11,7 @@ import pytest
 from k3s_daas_master.__main__ import EXIT_CONFIG, main
 from k3s_daas_master.config import ConfigError, load
 
+KMS_KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 GOOD: dict[str, Any] = {
     "network": "localnet",
     "endpoints": ["http://10.123.1.1:9000"],
@@ -44,6 +45,19 @@ def test_a_good_one_loads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"snapshot_key_file": "/k"},
+        {"snapshot_kms_key": KMS_KEY, "tee_mode": "nitro"},
+        {"snapshot_kms_key": KMS_KEY, "nsm_socket": "/run/nsm.sock"},
+    ],
+)
+def test_state_is_sealed_with_one_key(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = load(write(tmp_path, snapshot_dir="/s", chain_id="c", **changes))
+    assert (config.snapshot_interval_s, config.snapshot_keep) == (300, 5)
+
+
+@pytest.mark.parametrize(
     ("changes", "key", "wanted"),
     [
         ({"tee_mode": "REMOVED"}, "tee_mode", "required"),
@@ -71,6 +85,27 @@ def test_a_good_one_loads(tmp_path: Path) -> None:
         ({"network": "mainnet", "endpoints": ["https://a:443"]}, "(whole)", "refused on mainnet"),
         ({"network": "testnet"}, "(whole)", "plaintext"),
         ({"tee_mode": "nitro", "nsm_socket": "/run/nsm.sock"}, "(whole)", "found it with nitro on localnet"),
+        ({"snapshot_dir": "/s", "chain_id": "c"}, "(whole)", "found snapshot_dir /s and no key"),
+        ({"snapshot_key_file": "/k", "chain_id": "c"}, "(whole)", "or none of them"),
+        ({"snapshot_kms_key": "alias/x"}, "snapshot_kms_key", "arn:aws:kms:REGION"),
+        (
+            {"snapshot_dir": "/s", "chain_id": "c", "snapshot_kms_key": KMS_KEY},
+            "(whole)",
+            "wanted tee_mode nitro",
+        ),
+        (
+            {"snapshot_dir": "/s", "chain_id": "c", "snapshot_kms_key": KMS_KEY, "snapshot_key_file": "/k"},
+            "(whole)",
+            "snapshot_key_file and snapshot_kms_key; wanted",
+        ),
+        ({"snapshot_dir": "/s", "snapshot_key_file": "/k", "chain_id": None}, "(whole)", "wants chain_id"),
+        (
+            {"snapshot_dir": "/s", "snapshot_key_file": "/k", "tee_mode": "nitro"},
+            "(whole)",
+            "opens the state to whoever has the file",
+        ),
+        ({"snapshot_interval_s": 4}, "snapshot_interval_s", "5"),
+        ({"snapshot_keep": 0}, "snapshot_keep", "1"),
         (
             {"network": "testnet", "endpoints": ["https://a:443"], "nsm_socket": "/run/nsm.sock"},
             "(whole)",

@@ -1,4 +1,4 @@
-"""What restore.yml and reset.yml want to be told before any host or chain is asked."""
+"""What restore.yml, reset.yml and abandon_snapshots.yml want to be told before any host or chain is asked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(playbook: str, folder: Path, given: dict[str, str]) -> str:
     return output
 
 
-@pytest.mark.parametrize("playbook", ["restore", "reset"])
+@pytest.mark.parametrize("playbook", ["restore", "reset", "abandon_snapshots"])
 @pytest.mark.parametrize(("given", "found"), [({}, "nothing"), ({"confirm": "my-flee"}, "my-flee")])
 def test_it_wants_the_registrys_name(
     tmp_path: Path, playbook: str, given: dict[str, str], found: str

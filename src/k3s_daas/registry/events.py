@@ -201,6 +201,24 @@ class WorkerSlashed:
     timestamp_ms: int
 
 
+@dataclass(frozen=True)
+class SnapshotAnchored:
+    """`hash` is the SHA-256 of the sealed file; `counter` is 1 for the first."""
+
+    epoch: int
+    counter: int
+    hash: bytes
+    anchored_at_ms: int
+
+
+@dataclass(frozen=True)
+class SnapshotsAbandoned:
+    """An operator gave the state up."""
+
+    counter: int
+    hash: bytes
+
+
 RegistryEvent = (
     RegistryCreated
     | WorkerRegistered
@@ -225,6 +243,8 @@ RegistryEvent = (
     | RequestCompleted
     | RequestTimedOut
     | ReputationChanged
+    | SnapshotAnchored
+    | SnapshotsAbandoned
 )
 
 
@@ -313,6 +333,10 @@ _PARSERS: dict[str, Callable[[Fields], RegistryEvent]] = {
     "k8s_scheduler::WorkerReputationChangedEvent": lambda f: ReputationChanged(
         f.node_id(), f.number("reputation"), f.number("required_stake")
     ),
+    "snapshots::SnapshotAnchoredEvent": lambda f: SnapshotAnchored(
+        f.number("epoch"), f.number("counter"), f.data("hash"), f.number("anchored_at_ms")
+    ),
+    "snapshots::SnapshotsAbandonedEvent": lambda f: SnapshotsAbandoned(f.number("counter"), f.data("hash")),
     "nautilus::MasterAppointedEvent": lambda f: MasterAppointed(f.number("epoch"), f.text("account")),
     "slashing::SlashProposedEvent": lambda f: SlashProposed(
         f.node_id(), f.number("reason"), f.data("evidence_hash"), f.number("executable_at_ms")

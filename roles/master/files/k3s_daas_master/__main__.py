@@ -21,6 +21,8 @@ from k3s_daas_master.cluster import ClusterError
 from k3s_daas_master.config import Config, ConfigError, load
 from k3s_daas_master.errors import StateError
 from k3s_daas_master.identity import issue_kubeconfig
+from k3s_daas_master.sealed import command as snapshots
+from k3s_daas_master.sealed.errors import SealedError
 from k3s_daas_master.store import Store
 
 #: A configuration or state that a restart doesn't mend (sysexits' EX_CONFIG).
@@ -39,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _issue_kubeconfig(options)
         if options.command == "backup":
             return backups.run(options)
+        if options.command == "snapshot":
+            return snapshots.run(options)
         if options.command == "cut-connections":
             return cut.main(options.port, options.unit)
         config = load(options.config)
@@ -49,7 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "acknowledge-gap":
             return _acknowledge_gap(config)
         return _serve(config)
-    except (BackupError, ConfigError, StateError, ClusterError, ChainError, CertificateError) as error:
+    except (
+        BackupError,
+        SealedError,
+        ConfigError,
+        StateError,
+        ClusterError,
+        ChainError,
+        CertificateError,
+    ) as error:
         print(logs.redact(f"k3s-daas-master {options.command}: {error}"), file=sys.stderr)
         return EXIT_CONFIG if isinstance(error, ConfigError) else 1
 
@@ -89,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     kubeconfig.add_argument("--out", type=Path, required=True, help="the kubeconfig to write")
     kubeconfig.add_argument("--owner", help="user who may read it (default: whoever runs this)")
     backups.add_arguments(commands.add_parser("backup", help="make, check and restore backups (as root)"))
+    snapshots.add_arguments(
+        commands.add_parser("snapshot", help="seal the master's state, and have it back (as root)")
+    )
     closing = commands.add_parser(
         "cut-connections", help="close every connection to the API server, after a removal (as root)"
     )

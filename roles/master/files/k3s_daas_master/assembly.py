@@ -38,6 +38,7 @@ from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import ReadsWorkers, Remover
 from k3s_daas_master.request_intake import RequestIntake
 from k3s_daas_master.requests import Requests, ServesRequests
+from k3s_daas_master.sealed.sealer import MovesAnchor, Sealer
 from k3s_daas_master.signatures import Signatures
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
@@ -86,9 +87,10 @@ def assemble(
     store: Store,
     clock: Clock,
     module: nsm.SecurityModule | None = None,
+    anchors: MovesAnchor | None = None,
 ) -> State:
     """The parts of a master with the wallet `address`, on one chain and one cluster, with the security module
-    that it proves itself by. Raises StateError."""
+    that it proves itself by, and the anchor of its sealed state. Raises StateError."""
     index, ca = TokenIndex(), ClusterCa()
     view = ChainView(clock, chain_may_lead=config.network == "localnet")
     passwords = NodePasswordKeeper(cluster, index, store, load_key(config.state_dir / "node-password.key"))
@@ -208,6 +210,19 @@ def assemble(
     operators = Operators(registry, config.operator_cap_id, clock)
     node_watch = NodeWatch(cluster, fleet.wake)
     metrics = Metrics()
+    attester = Attester(
+        module=module,
+        required=config.tee_mode == "nitro",
+        index=index,
+        view=view,
+        registry=registry,
+        chain_id=chain.chain_id,
+        deployment=config.deployment,
+        address=address,
+        ca=ca,
+        key_file=config.state_dir / "attestation.key",
+        clock=clock,
+    )
     state = State(
         config=config,
         index=index,
@@ -252,17 +267,15 @@ def assemble(
         vitals=Vitals(chain, clock, lambda: metrics.checks().all, lambda: metrics.checks().refused),
         reads=RateLimiter(_READS_BURST, _READS_PER_S, clock),
         connections=Connections(_CONNECTIONS_OF_ONE),
-        attester=Attester(
-            module=module,
-            required=config.tee_mode == "nitro",
+        attester=attester,
+        sealer=Sealer(
+            anchors=anchors,
             index=index,
             view=view,
-            registry=registry,
-            chain_id=chain.chain_id,
-            deployment=config.deployment,
+            attester=attester,
             address=address,
-            ca=ca,
-            key_file=config.state_dir / "attestation.key",
+            state_dir=config.state_dir,
+            interval_s=config.snapshot_interval_s,
             clock=clock,
         ),
         attestations=RateLimiter(config.registration_burst, config.registration_per_s, clock),

@@ -18,6 +18,11 @@ from k3s_daas.requests.schema import Method
 from k3s_daas_master.tenant_objects import DEFAULT_CONTAINER, DEFAULT_QUOTA
 
 _OBJECT_ID = re.compile(r"0x[0-9a-f]{64}")
+#: The ARN of a key of AWS KMS; aliases can be turned to another key.
+KMS_KEY = re.compile(
+    r"arn:(?P<partition>aws|aws-cn|aws-us-gov):kms:(?P<region>[a-z0-9-]{4,32}):[0-9]{12}:key/[A-Za-z0-9-]{1,64}",
+    re.ASCII,
+)
 
 
 class ConfigError(Exception):
@@ -57,6 +62,12 @@ def _loopback(value: str) -> str:
     host, _ = split_listen(value)
     if host not in ("127.0.0.1", "::1", "localhost"):
         raise ValueError("wanted a loopback address: whoever reaches the webhook can try tokens unseen")
+    return value
+
+
+def _kms_key(value: str) -> str:
+    if not KMS_KEY.fullmatch(value):
+        raise ValueError("wanted arn:aws:kms:REGION:ACCOUNT:key/ID")
     return value
 
 
@@ -133,6 +144,33 @@ class Config(BaseModel):
     request_timeout_s: Annotated[float, Field(ge=1, le=30)] = 15.0
     request_results_keep_s: Annotated[float, Field(ge=600, le=31_536_000)] = 604_800.0
     request_results_max_mb: Annotated[int, Field(ge=1, le=4096)] = 64
+
+    # Sealed snapshots of this master's state: where they lie, how much time may be lost, how many stay, and
+    # who wraps their data keys: a key in a file, or one in AWS KMS that opens to attested enclaves.
+    snapshot_dir: Path | None = None
+    snapshot_interval_s: Annotated[float, Field(ge=5, le=86_400)] = 300.0
+    snapshot_keep: Annotated[int, Field(ge=1, le=1000)] = 5
+    snapshot_key_file: Path | None = None
+    snapshot_kms_key: Annotated[str, AfterValidator(_kms_key)] | None = None
+
+    @model_validator(mode="after")
+    def _snapshot_rules(self) -> Config:
+        if self.snapshot_key_file is not None and self.tee_mode == "nitro":
+            raise ValueError(
+                f"snapshot_key_file {self.snapshot_key_file} opens the state to whoever has the file; found "
+                "it with tee_mode nitro, wanted a KMS key that opens to the attested enclave alone"
+            )
+        if self.snapshot_dir is not None and self.chain_id is None:
+            raise ValueError("snapshot_dir wants chain_id: snapshots are bound to the network they are of")
+        keys = [name for name in ("snapshot_key_file", "snapshot_kms_key") if getattr(self, name) is not None]
+        if len(keys) != (self.snapshot_dir is not None):
+            raise ValueError(
+                f"found snapshot_dir {self.snapshot_dir} and {' and '.join(keys) or 'no key'}; wanted "
+                "snapshot_dir with one of snapshot_key_file and snapshot_kms_key, or none of them"
+            )
+        if self.snapshot_kms_key is not None and self.tee_mode != "nitro" and self.nsm_socket is None:
+            raise ValueError("snapshot_kms_key opens to an attested enclave; wanted tee_mode nitro")
+        return self
 
     @model_validator(mode="after")
     def _network_rules(self) -> Config:

@@ -40,10 +40,27 @@ def gauges(state: State) -> Iterator[Metric]:
         "When this master's attestation on-chain ends, seconds since 1970; 0 without one",
         value=(state.attester.expires_at_ms() or 0) / 1000,
     )
+    yield from _sealed(state)
     yield from _chain(state)
     yield from _tokens(state)
     yield from _slashing(state)
     yield from _service(state)
+
+
+def _sealed(state: State) -> Iterator[Metric]:
+    newest = state.sealer.newest
+    counter = 0 if newest is None or newest.made is None else newest.made.counter
+    yield GaugeMetricFamily(
+        "k3s_daas_snapshot_timestamp_seconds",
+        "When the state of the newest anchored snapshot was copied, seconds since 1970; 0 without one",
+        value=0 if newest is None else newest.copied_ms / 1000,
+    )
+    yield GaugeMetricFamily(
+        "k3s_daas_snapshot_counter", "Number of the newest snapshot that this service anchored", value=counter
+    )
+    yield GaugeMetricFamily(
+        "k3s_daas_snapshot_bytes", "Its size, sealed", value=0 if newest is None else newest.bytes
+    )
 
 
 def _chain(state: State) -> Iterator[Metric]:

@@ -143,6 +143,7 @@ def _operations(state: State) -> list[Operation]:
     async def register(request: Request) -> Response:
         limit_registrations(request, state)
         state.attester.check_joining()
+        state.sealer.check_joining()
         body = _validated(RegisterBody, await read_json(request))
         try:
             key = None if body.public_key is None else parse_public_key(body.public_key)

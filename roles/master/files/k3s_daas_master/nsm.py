@@ -129,6 +129,13 @@ def simulated(path: Path) -> SecurityModule:
     return SecurityModule(exchange)
 
 
+def of(tee_mode: str, emulated: Path | None) -> SecurityModule | None:
+    """What a master of this mode proves itself by; None when it is simulated without an emulator's socket."""
+    if tee_mode == "nitro":
+        return device()
+    return None if emulated is None else simulated(emulated)
+
+
 def _by_ioctl(handle: int, request: bytes) -> bytes:
     question = ctypes.create_string_buffer(request, len(request))
     room = ctypes.create_string_buffer(MAX_ANSWER_BYTES)

@@ -18,6 +18,7 @@ from k3s_daas import listening, systemd
 from k3s_daas.chain import ChainUnreachable, Key, SuiClient
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import AgreedRegistry
+from k3s_daas.registry.snapshots import Anchors
 from k3s_daas_master import nsm
 from k3s_daas_master.assembly import assemble
 from k3s_daas_master.bodies import MAX_BODY_BYTES
@@ -42,6 +43,8 @@ _CONNECTIONS = 4000
 # A pass over the fleet that takes longer than this is stuck.
 _STUCK_S = 120.0
 _CONNECT_RETRY_S = 2.0
+# The last snapshot at the end; the unit's limit is 30 s then.
+_LAST_SNAPSHOT_S = 20.0
 # How often a renewed kubeconfig is looked for.
 _KUBECONFIG_S = 60.0
 
@@ -166,6 +169,7 @@ async def serve_state(
         "requests": state.requests.run(),
         "vitals": state.vitals.run(),
         "attester": state.attester.run(),
+        "sealer": state.sealer.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }
@@ -198,6 +202,9 @@ async def serve_state(
             for task in serving:
                 task.cancel()
             await asyncio.gather(*serving, return_exceptions=True)
+    with contextlib.suppress(TimeoutError):
+        # Nobody is answered any more, so that nothing happens after it.
+        await asyncio.wait_for(state.sealer.last(), _LAST_SNAPSHOT_S)
     for task in done:
         if task.get_name() != "stop":
             # A loop that ends, ends the service: systemd starts it anew from a clean state.
@@ -226,26 +233,21 @@ async def serve(config: Config, clock: Clock | None = None) -> None:
             if chain is None:
                 return
             async with chain:
+                registry = AgreedRegistry(chain, config.deployment)
                 state = assemble(
                     config,
                     chain=chain,
-                    registry=AgreedRegistry(chain, config.deployment),
+                    registry=registry,
                     address=key.address,
                     cluster=cluster,
                     store=store,
                     clock=clock,
-                    module=security_module(config),
+                    module=nsm.of(config.tee_mode, config.nsm_socket),
+                    anchors=None if config.snapshot_dir is None else Anchors(registry),
                 )
                 await serve_state(state, api, webhook, stop, clock)
         finally:
             await cluster.aclose()
-
-
-def security_module(config: Config) -> nsm.SecurityModule | None:
-    """What this master proves itself by; None when it is simulated without an emulator."""
-    if config.tee_mode == "nitro":
-        return nsm.device()
-    return None if config.nsm_socket is None else nsm.simulated(config.nsm_socket)
 
 
 async def _follow_kubeconfig(cluster: Cluster) -> None:

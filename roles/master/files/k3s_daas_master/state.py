@@ -28,6 +28,7 @@ from k3s_daas_master.registration import ClusterCa, Registrar
 from k3s_daas_master.removal import Remover
 from k3s_daas_master.request_intake import RequestIntake
 from k3s_daas_master.requests import Requests
+from k3s_daas_master.sealed.sealer import Sealer
 from k3s_daas_master.store import Store
 from k3s_daas_master.tenants import Tenants
 from k3s_daas_master.tokenreview import TokenReviewer
@@ -71,6 +72,7 @@ class State:
     reads: RateLimiter
     connections: Connections
     attester: Attester
+    sealer: Sealer
     attestations: RateLimiter
 
     def not_ready(self) -> list[str]:
@@ -85,6 +87,8 @@ class State:
         reasons += [f"{step}: {problem}" for step, problem in sorted(self.fleet.problems.items())]
         if self.index.loaded and (unproved := self.attester.not_ready()) is not None:
             reasons.append(f"attestation: {unproved}")
+        if self.index.loaded and (unsealed := self.sealer.not_ready()) is not None:
+            reasons.append(f"sealed state: {unsealed}")
         if self.index.loaded and not reasons and not self.fleet.announced():
             reasons.append(
                 "announcement: the chain doesn't name this master with these addresses and this CA yet"
@@ -93,7 +97,7 @@ class State:
 
     def alerts(self) -> list[str]:
         """What somebody should look at although this master works; empty when there is nothing."""
-        found = [self.gas.alert(), self.disruption.alert(), self.attester.alert()]
+        found = [self.gas.alert(), self.disruption.alert(), self.attester.alert(), self.sealer.alert()]
         if self.policy.problem is not None:
             found.append(f"slashing: {self.policy.problem}")
         if self.ready_time.problem is not None:

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ def make(
     if keep < 1:
         raise BackupError(f"Found {keep} backups to keep, wanted at least 1. Set backup_keep.")
     config = load(places.config)
-    _want_sqlite(places)
+    want_sqlite(places)
     moment = now()
     try:
         places.home.mkdir(parents=True, exist_ok=True)
@@ -46,21 +46,7 @@ def make(
             shutil.rmtree(left)  # of a run that was killed
         name = _free_name(places.backups, moment.strftime(TIME))
         draft = places.backups / f".draft-{name}"
-        draft.mkdir(mode=0o700)
-        _copy_database(places.master / "master.db", draft / STORE)
-        _copy_database(places.datastore, draft / DATASTORE)
-        for part in places.parts:
-            for path in files_of(part):
-                _copy_file(path, draft / part.name / path.relative_to(part.source))
-        if missing := [name for name in REQUIRED if not (draft / name).is_file()]:
-            raise BackupError(
-                f"Found no {', '.join(missing)} here; wanted a k3s server and a master that have run. "
-                "No backup was made. Run playbooks/master.yml first."
-            )
-        running = (k3s_version or version_of_k3s)(places)
-        found = _describe(draft, name, moment, config, running)
-        manifests.write(draft, found)
-        manifests.verify(draft, found)
+        copy_state(places, draft, name, moment, config, (k3s_version or version_of_k3s)(places))
         os.sync()
         draft.rename(places.backups / name)
     except OSError as error:
@@ -70,6 +56,39 @@ def make(
         ) from None
     prune(places.backups, keep)
     return places.backups / name
+
+
+def copy_state(
+    places: Places,
+    into: Path,
+    name: str,
+    moment: dt.datetime,
+    config: Config,
+    k3s_version: str,
+    *,
+    without: Collection[str] = (),
+) -> Manifest:
+    """What a backup of this name is of, as files below `into`, a new folder; its manifest.
+
+    `without` are paths below a backup's folders that are left out. Raises BackupError, OSError.
+    """
+    into.mkdir(mode=0o700)
+    _copy_database(places.master / "master.db", into / STORE)
+    _copy_database(places.datastore, into / DATASTORE)
+    for part in places.parts:
+        for path in files_of(part):
+            place = f"{part.name}/{path.relative_to(part.source)}"
+            if place not in without:
+                _copy_file(path, into / place)
+    if missing := [path for path in REQUIRED if not (into / path).is_file()]:
+        raise BackupError(
+            f"Found no {', '.join(missing)} here; wanted a k3s server and a master that have run. "
+            "No backup was made. Run playbooks/master.yml first."
+        )
+    found = _describe(into, name, moment, config, k3s_version)
+    manifests.write(into, found)
+    manifests.verify(into, found)
+    return found
 
 
 def prune(backups: Path, keep: int) -> list[str]:
@@ -123,7 +142,7 @@ def _run(places: Places, *arguments: str) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def _want_sqlite(places: Places) -> None:
+def want_sqlite(places: Places) -> None:
     if places.datastore.is_file():
         return
     etcd = (places.server / "db" / "etcd").exists()

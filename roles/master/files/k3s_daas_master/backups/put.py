@@ -10,7 +10,7 @@ import datetime as dt
 import os
 import pwd
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from k3s_daas_master import store
@@ -19,6 +19,8 @@ from k3s_daas_master.backups import manifest as manifests
 from k3s_daas_master.backups.manifest import STORE, TIME, Manifest
 from k3s_daas_master.backups.places import BackupError, Places, have_folder, new_file
 
+#: Made where the cluster began; the datastore can't be read without the second.
+_KEYS_OF_ETC = ("agent-token", "encryption.json")
 #: k3s reads it over its config.yaml.
 _LOOPBACK = "# A restore is under way: run playbooks/restore.yml again.\nbind-address: 127.0.0.1\n"
 
@@ -62,11 +64,15 @@ def put(
     places: Places,
     *,
     owner: str | None = "k3s-daas-master",
+    booting: bool = False,
+    extra: Mapping[str, bytes] | None = None,
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
 ) -> dict[str, int]:
     """Put a backup that was checked in place. Returns what `aftermath.settle` gave up.
 
-    Raises BackupError, StateError.
+    `booting` is for a host that starts without its state: what it has in /etc/rancher/k3s came with its image
+    and stays, but for the keys, and nobody is kept out of k3s. `extra` are more files for the service's
+    state, by name. Raises BackupError, StateError.
     """
     manifest = manifests.load(backup)
     manifests.verify(backup, manifest)
@@ -82,16 +88,22 @@ def put(
             if target is not None:
                 _copy(backup / entry.path, target / below, entry.modified_ns)
         given_up = aftermath.settle(master)
+        for name, content in (extra or {}).items():
+            with new_file(master / name) as file:
+                file.write(content)
         for path in [master, *master.rglob("*")]:
             if user is not None:
                 os.chown(path, *user)
-        if not places.drop_in.exists():
+        if booting:
+            _move_aside(places, now().strftime(TIME))
+        elif not places.drop_in.exists():
             _move_aside(places, now().strftime(TIME))
             # From here on what is there is the backup, or half of it.
             _write(places.drop_in, _LOOPBACK)
         for entry in manifest.files:
             folder, _, below = entry.path.partition("/")
-            if folder == "etc":
+            stays = booting and below not in _KEYS_OF_ETC and (places.etc / below).exists()
+            if folder == "etc" and not stays:
                 _copy(backup / entry.path, places.etc / below, entry.modified_ns)
         # The wallet last: a host that reboots before has no master to announce a cluster made by chance.
         for staged, place in ((server, places.server), (master, places.master)):

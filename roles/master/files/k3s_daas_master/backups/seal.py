@@ -20,7 +20,8 @@ from typing import IO
 import pyrage
 
 from k3s_daas_master.backups import manifest as manifests
-from k3s_daas_master.backups.manifest import NAME, NAMED
+from k3s_daas_master.backups.manifest import NAMED
+from k3s_daas_master.backups.pack import pack, unpack
 from k3s_daas_master.backups.places import BackupError, have_folder, new_file
 
 SUFFIX = ".age"
@@ -66,10 +67,7 @@ def seal(backup: Path, public_key: str) -> Path:
     try:
         to = pyrage.x25519.Recipient.from_str(public_key)
         with _nameless(backup.parent) as plain:
-            with tarfile.open(fileobj=plain, mode="w") as tar:
-                for path in sorted(backup.rglob("*")):
-                    if path.is_file():
-                        tar.add(path, str(path.relative_to(backup)))
+            pack(backup, plain)
             plain.seek(0)
             draft.unlink(missing_ok=True)
             with new_file(draft) as out:
@@ -97,7 +95,7 @@ def unseal(sealed: Path, secret: str, backups: Path) -> Path:
             with sealed.open("rb") as source:
                 pyrage.decrypt_io(source, plain, [identity])
             plain.seek(0)
-            _unpack(plain, draft)
+            unpack(plain, draft)
         found = manifests.load(draft)
         if not NAMED.fullmatch(found.name):
             raise BackupError(
@@ -126,22 +124,6 @@ def _identity(text: str, where: str) -> pyrage.x25519.Identity:
         return pyrage.x25519.Identity.from_str(found[0])
     except pyrage.IdentityError as error:
         raise BackupError(f"The age key in {where} is none: {error}.") from None
-
-
-def _unpack(plain: IO[bytes], into: Path) -> None:
-    """Plain files with the names that a manifest may list, and nothing else. Raises BackupError."""
-    with tarfile.open(fileobj=plain, mode="r") as tar:
-        for member in tar:
-            if not member.isreg() or not (member.name == NAME or manifests.is_path(member.name)):
-                raise BackupError(
-                    f"Found {member.name[:80]!r} in the backup, wanted files of a backup. It is damaged."
-                )
-            target = into / member.name
-            have_folder(target.parent)
-            content = tar.extractfile(member)
-            assert content is not None
-            with new_file(target) as file:
-                shutil.copyfileobj(content, file)
 
 
 @contextmanager
