@@ -16,8 +16,8 @@ _COLUMNS = 24
 _SOURCE = {"type": "prometheus", "uid": "${source}"}
 #: Panel types, with the height that each has.
 _HEIGHTS = {"stat": 4, "gauge": 4, "timeseries": 8, "table": 9}
-#: Keys of a panel, with what they are when they aren't given. `steps` are thresholds, [value, colour]; `texts`
-#: what is shown instead of a value.
+#: Keys of a panel, with what they are when they aren't given. `steps` are thresholds, [value, colour];
+#: `texts` what is shown instead of a value.
 _PANEL: dict[str, Any] = {
     "title": None,
     "type": None,
@@ -83,7 +83,7 @@ def _panels(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             panel = {**_PANEL, **wanted}
             if panel["type"] not in _HEIGHTS:
                 raise AnsibleFilterError(
-                    f"Panel {panel['title']}: found type {panel['type']}, wanted one of {', '.join(_HEIGHTS)}."
+                    f"Panel {panel['title']}: found type {panel['type']}, wanted {', '.join(_HEIGHTS)}."
                 )
             if x + panel["width"] > _COLUMNS:
                 x, y, height = 0, y + height, 0
@@ -136,7 +136,10 @@ def _panel(number: int, panel: Mapping[str, Any], place: dict[str, int]) -> dict
 def _field(panel: Mapping[str, Any]) -> dict[str, Any]:
     steps = [{"color": "green", "value": None}] if not panel["steps"] else []
     steps += [{"color": colour, "value": value} for value, colour in panel["steps"]]
-    texts = {str(value): {"text": text, "index": place} for place, (value, text) in enumerate(panel["texts"].items())}
+    texts = {
+        str(value): {"text": text, "index": place}
+        for place, (value, text) in enumerate(panel["texts"].items())
+    }
     field: dict[str, Any] = {
         "unit": panel["unit"],
         "thresholds": {"mode": "absolute", "steps": steps},
@@ -153,8 +156,8 @@ def _check(found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> No
     missing = {name for name, value in wanted.items() if value is None and name != "max"} - set(found)
     if unknown or missing:
         raise AnsibleFilterError(
-            f"Description of {what}: found {', '.join(map(str, found))}; unknown are {sorted(unknown)}, missing "
-            f"{sorted(missing)}. Wanted {', '.join(wanted)}."
+            f"Description of {what}: found {', '.join(map(str, found))}; unknown are {sorted(unknown)}, "
+            f"missing {sorted(missing)}. Wanted {', '.join(wanted)}."
         )
 
 

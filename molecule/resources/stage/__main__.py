@@ -4,9 +4,10 @@
     python molecule/resources/stage --name demo down
     python molecule/resources/stage --name demo logs
 
-`up` makes the hosts (master, worker-1, worker-2, …), a Sui localnet on their bridge, and a wallet that has
-SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json, where the inventory reads it. It leaves
-a whole stage alone, and makes one that a killed run left half anew. `down` removes everything, twice is fine.
+`up` makes the hosts (master, worker-1, worker-2, …, with --monitor one for Prometheus), a Sui localnet on
+their bridge, and a wallet that has SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json,
+where the inventory reads it. It leaves a whole stage alone, and makes one that a killed run left half anew.
+`down` removes everything, twice is fine.
 `logs` keeps the hosts' journals in .state/logs/NAME.
 """
 
@@ -43,10 +44,16 @@ def main() -> int:
         default=os.environ.get("K3S_DAAS_STAGE_WORKERS") or 2,
         help="how many, also by the environment variable K3S_DAAS_STAGE_WORKERS (default: 2)",
     )
+    parser.add_argument(
+        "--monitor",
+        action="store_true",
+        default=bool(os.environ.get("K3S_DAAS_STAGE_MONITOR")),
+        help="also make the host monitor, also by the environment variable K3S_DAAS_STAGE_MONITOR=1",
+    )
     parser.add_argument("command", choices=["up", "down", "logs"])
     arguments = parser.parse_args()
     try:
-        stage = Stage(arguments.name, arguments.subnet, arguments.workers)
+        stage = Stage(arguments.name, arguments.subnet, arguments.workers, arguments.monitor)
         {"up": stage.up, "down": stage.down, "logs": stage.logs}[arguments.command]()
     except (StageError, HostsError) as error:
         print(f"stage: {error}", file=sys.stderr)

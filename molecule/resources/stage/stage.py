@@ -31,11 +31,19 @@ def say(line: str) -> None:
 class Stage:
     """One stage: its name decides its fleet, its folder below .state and its cgroups."""
 
-    def __init__(self, name: str, subnet: ipaddress.IPv4Network | None = None, workers: int = 2) -> None:
+    def __init__(
+        self,
+        name: str,
+        subnet: ipaddress.IPv4Network | None = None,
+        workers: int = 2,
+        monitor: bool = False,
+    ) -> None:
         if not 1 <= workers <= MAX_WORKERS:
             raise StageError(f"found {workers} workers, wanted 1 to {MAX_WORKERS}")
         self.name = name
         self.hosts = ["master", *(f"worker-{number}" for number in range(1, workers + 1))]
+        if monitor:
+            self.hosts.append("monitor")
         # What there is decides how it is taken down, whatever range is wanted now.
         running = registry.entry(name)
         self.running_subnet = ipaddress.IPv4Network(running.subnet) if running else None
