@@ -65,7 +65,7 @@ def test_every_alert_has_a_test_in_which_it_fires_and_one_in_which_it_does_not()
         looks = {bool(look["exp_samples"]) for look in case["promql_expr_test"]}
         assert all(f'alertname="{case["name"]}"' in look["expr"] for look in case["promql_expr_test"])
         seen[case["name"]] = seen.get(case["name"], set()) | looks
-    assert seen == dict.fromkeys(alerts(), {True, False})
+    assert seen == {name: {True, False} for name in alerts()}
 
 
 @pytest.mark.parametrize("name", alerts())
