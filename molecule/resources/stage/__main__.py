@@ -1,14 +1,16 @@
 """A stage: what demo and tests need around the playbooks, made on this machine.
 
     python molecule/resources/stage --name demo [--subnet 10.123.1.0/24] [--workers 2] up
+    python molecule/resources/stage --name demo add worker-3
+    python molecule/resources/stage --name demo remove worker-3
     python molecule/resources/stage --name demo down
     python molecule/resources/stage --name demo logs
 
 `up` makes the hosts (master, worker-1, worker-2, …, with --monitor one for Prometheus), a Sui localnet on
 their bridge, and a wallet that has SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json,
 where the inventory reads it. It leaves a whole stage alone, and makes one that a killed run left half anew.
-`down` removes everything, twice is fine.
-`logs` keeps the hosts' journals in .state/logs/NAME.
+`down` removes everything, twice is fine. `add` makes more workers' hosts and `remove` takes those away; each
+prints the names of those that it changed. `logs` keeps the hosts' journals in .state/logs/NAME.
 """
 
 from __future__ import annotations
@@ -50,11 +52,19 @@ def main() -> int:
         default=bool(os.environ.get("K3S_DAAS_STAGE_MONITOR")),
         help="also make the host monitor, also by the environment variable K3S_DAAS_STAGE_MONITOR=1",
     )
-    parser.add_argument("command", choices=["up", "down", "logs"])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "down", "logs"):
+        commands.add_parser(name)
+    for name in ("add", "remove"):
+        commands.add_parser(name).add_argument("hosts", nargs="+", metavar="worker-N")
     arguments = parser.parse_args()
     try:
         stage = Stage(arguments.name, arguments.subnet, arguments.workers, arguments.monitor)
-        {"up": stage.up, "down": stage.down, "logs": stage.logs}[arguments.command]()
+        if arguments.command in ("add", "remove"):
+            changed = {"add": stage.add, "remove": stage.remove}[arguments.command](arguments.hosts)
+            print(" ".join(changed))
+        else:
+            {"up": stage.up, "down": stage.down, "logs": stage.logs}[arguments.command]()
     except (StageError, HostsError) as error:
         print(f"stage: {error}", file=sys.stderr)
         return 1

@@ -61,7 +61,7 @@ class Policy(BaseModel):
 @dataclass(frozen=True)
 class Seen:
     """The fleet now. `workers` are those of the operator's wallet by name, as (status, open requests,
-    reputation); `taken` are names that nobody may be given: on-chain, in the inventory, in the cluster."""
+    reputation); `taken` are names that nobody may be given: on-chain or in the inventory."""
 
     now_ms: int
     workers: Mapping[str, tuple[WorkerStatus, int, int]]

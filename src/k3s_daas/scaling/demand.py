@@ -19,7 +19,9 @@ _PAGE = 500
 _TIMEOUT_S = 60
 #: What another worker would help against, in the scheduler's words. Not a taint, a selector, or a resource
 #: that no worker has, which anybody could ask for.
-_NO_ROOM = re.compile(r"Insufficient (cpu|memory|ephemeral-storage)\b|Too many pods|no nodes available")
+_NO_ROOM = re.compile(
+    r"Insufficient (cpu|memory|ephemeral-storage)(?=,|\.?(\s|$))|Too many pods|no nodes available"
+)
 
 
 @dataclass(frozen=True)
