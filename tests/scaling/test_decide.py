@@ -307,7 +307,10 @@ def check_step(found: Decision, fleet: Seen, limits: Policy, world: World, chang
         assert not set(found.new) & {*fleet.workers, *world.journal.made}
     asked = set(found.let_go) - set(world.journal.leaving)
     if asked:
-        assert found.have - len(asked) >= max(limits.minimum, found.wanted)
+        out = (WorkerStatus.JAILED, WorkerStatus.SLASHED, WorkerStatus.UNBONDING)
+        serving = {name for name, (status, _, _) in fleet.workers.items() if status not in out}
+        stay = (serving | set(found.add)) - set(found.let_go)
+        assert len(stay) >= max(limits.minimum, found.wanted)
         assert len(asked) <= limits.step_down
         assert waited >= limits.cooldown_down_s
         assert all(fleet.workers[name][1] == 0 and name in world.journal.made for name in asked)
