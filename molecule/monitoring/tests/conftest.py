@@ -1,4 +1,4 @@
-"""Prometheus is set up before the tests look: an operator's runs of playbooks/monitoring.yml."""
+"""Prometheus is set up before the tests look: an operator's runs of playbooks/monitoring.yml, one of them killed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from testinfra.host import Host
 
-from scenario import Run, play
+from scenario import Run, play, play_killed_at
 
 GRAFANA = "/etc/grafana"
 # A rate wants two looks.
@@ -68,6 +68,8 @@ def story(stage: dict[str, Any]) -> Story:
     }
     command = ("playbooks/monitoring.yml", f"--extra-vars={json.dumps(wanted)}")
     checked = play(*command, "--check")
+    # Everything is written, and the Prometheus that the package started runs with what it came with.
+    play_killed_at("TASK [monitoring : See whether it runs with these files]", *command)
     made = play(*command)
     assert made.code == 0, made.output
     return Story(checked, made, play(*command), play(*command, "--check"), Prometheus(f"http://{listen}"))

@@ -30,6 +30,12 @@ def test_a_check_on_a_fresh_host_shows_what_would_be(story: Story) -> None:
     assert story.checked.changed["monitor"] > 0
 
 
+def test_the_run_after_a_killed_one_has_prometheus_take_in_what_was_written(story: Story) -> None:
+    assert "RUNNING HANDLER [monitoring : Restart Prometheus]" in story.made.output
+    written = story.made.output.partition("TASK [monitoring : Write the rules and what is asked]")[2]
+    assert written.partition("TASK [")[0].split()[1:3] == ["ok:", "[monitor]"]
+
+
 def test_the_second_run_changes_nothing(story: Story) -> None:
     for run in (story.again, story.checked_again):
         assert run.code == 0, run.output
