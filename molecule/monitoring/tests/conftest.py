@@ -1,4 +1,4 @@
-"""Prometheus is set up before the tests look: an operator's runs of playbooks/monitoring.yml, one of them killed."""
+"""Prometheus is set up before the tests look: an operator's runs of its playbook, one of them killed."""
 
 from __future__ import annotations
 
