@@ -14,6 +14,12 @@ from k3s_daas.cli import main
 from k3s_daas.scaling.demand import unplaced
 
 
+AFTER = (
+    " no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for "
+    "scheduling."
+)
+
+
 def pending(message: str, reason: str = "Unschedulable") -> dict[str, Any]:
     condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
     return {"status": {"phase": "Pending", "conditions": [condition]}}
@@ -22,8 +28,8 @@ def pending(message: str, reason: str = "Unschedulable") -> dict[str, Any]:
 @pytest.mark.parametrize(
     "message",
     [
-        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption "
-        "victims found for incoming pod.",
+        # As k3s 1.34.10 says it.
+        f"0/1 nodes are available: 1 Insufficient cpu.{AFTER}",
         "0/3 nodes are available: 1 Insufficient memory, 2 Too many pods.",
         "0/2 nodes are available: 2 Insufficient ephemeral-storage.",
         "no nodes available to schedule pods",
@@ -36,8 +42,8 @@ def test_another_worker_would_help_where_there_is_no_room(message: str) -> None:
 @pytest.mark.parametrize(
     "pod",
     [
-        pending("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."),
-        pending("0/2 nodes are available: 2 Insufficient example.com/gpu."),
+        pending(f"0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.{AFTER}"),
+        pending(f"0/1 nodes are available: 1 Insufficient example.com/gpu.{AFTER}"),
         pending("0/2 nodes are available: 2 Insufficient cpu-of-mine/x."),
         pending("0/2 nodes are available: 2 Insufficient cpu.of-mine/x."),
         pending("Insufficient cpu", reason="SchedulingGated"),
