@@ -13,7 +13,6 @@ import pytest
 from k3s_daas.cli import main
 from k3s_daas.scaling.demand import unplaced
 
-
 AFTER = (
     " no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for "
     "scheduling."
