@@ -48,6 +48,15 @@ $(STATE)/test-packages: Makefile | $(STATE)/packages
 	@$(call install_packages,$(TEST_PACKAGES))
 	@touch $@
 
+# Unpacked, not installed: the package would start a Prometheus on this machine.
+$(STATE)/prometheus: | $(STATE)/packages
+	@echo "== Prometheus' tool for rules"
+	@rm -rf $@.new && mkdir -p $@.new
+	@cd $@.new && apt-get -qq download prometheus 2> /dev/null || \
+	  { apt-get -qq update && apt-get -qq download prometheus 2> /dev/null; }
+	@cd $@.new && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+	@mv $@.new $@
+
 $(STATE)/venv: requirements/dev.txt pyproject.toml localnet/pyproject.toml | $(STATE)/packages
 	@echo "== virtual environment"
 	@$(PYTHON) -m venv .venv
@@ -82,7 +91,7 @@ demo: setup
 demo-down:
 	@$(PYTHON) molecule/resources/stage --name demo down
 
-test: setup $(STATE)/second-client $(STATE)/test-packages lint
+test: setup $(STATE)/second-client $(STATE)/test-packages $(STATE)/prometheus lint
 	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 lint: $(STATE)/venv

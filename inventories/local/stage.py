@@ -16,7 +16,8 @@ def inventory(hosts: dict[str, str]) -> dict[str, object]:
     """Ansible's form of `{name: address}`."""
     return {
         "k3s_daas_master": {"hosts": [name for name in hosts if name == "master"]},
-        "k3s_daas_workers": {"hosts": [name for name in hosts if name != "master"]},
+        "k3s_daas_workers": {"hosts": [name for name in hosts if name.startswith("worker-")]},
+        "k3s_daas_monitoring": {"hosts": [name for name in hosts if name == "monitor"]},
         "_meta": {"hostvars": {name: {"ansible_host": address} for name, address in hosts.items()}},
     }
 

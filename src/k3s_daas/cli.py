@@ -15,6 +15,7 @@ COMMANDS = {
     "support": ("k3s_daas.support", "what somebody who helps wants to see of this host, in one file"),
     "request": ("k3s_daas.requests.command", "have something run on the fleet"),
     "attest": ("k3s_daas.attest_command", "check what the master proves, and write its CA"),
+    "demand": ("k3s_daas.scaling.demand", "count pods that run and pods that found no room"),
     "kubeconfig": ("k3s_daas.kubeconfig_command", "write a kubeconfig for an owner"),
     "evidence": ("k3s_daas.evidence", "what a file of evidence proves, offline"),
     "credential": ("k3s_daas.credential", "kubectl's credential plugin: print the owner's token"),

@@ -22,7 +22,6 @@ UNREAD = {
     "ReadyRewardedEvent",
     "RewardRatesChangedEvent",
     "RewardsFundedEvent",
-    "TermsChangedEvent",
     "TreasuryMovedEvent",
 }
 STRUCT = re.compile(r"public struct (\w+Event) has copy, drop \{(.*?)\}", re.DOTALL)

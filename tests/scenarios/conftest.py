@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def own_stage() -> Callable[[str, int], Fleet]:
-    """`own_stage(letter, place)`: a name and a free range; places are 0 to 9.
+    """`own_stage(letter, place)`: a name and a free range; places are 0 to 19 for "m", 0 to 9 for "s".
 
     The name is the same in each run of a checkout, so that a run clears what a killed one left.
     """
@@ -23,7 +23,8 @@ def own_stage() -> Callable[[str, int], Fleet]:
     def choose(letter: str, place: int) -> Fleet:
         digest = hashlib.sha256(str(PROJECT).encode())
         for step in range(5):
-            block = {"m": 10, "s": 60}[letter] + (digest.digest()[0] + step) % 5 * 10
+            first, size = {"m": (10, 20), "s": (110, 10)}[letter]
+            block = first + (digest.digest()[0] + step) % 5 * size
             fleet = Fleet.parse(f"{letter}{digest.hexdigest()[:4]}{place}", f"10.123.{block + place}.0/24")
             try:
                 network.check_free(fleet)

@@ -535,12 +535,12 @@ def leave() -> AsyncMock:
 @pytest.fixture
 def make_app(
     token: str, clock: FakeClock, leave: AsyncMock, make_root: Callable[..., Control]
-) -> Callable[[Watcher], Starlette]:
-    """The API of a watcher."""
+) -> Callable[..., Starlette]:
+    """The API of a watcher, or the part of it that others may reach: `make(watcher, metrics_application)`."""
 
-    def make(watcher: Watcher) -> Starlette:
+    def make(watcher: Watcher, part: Callable[[Api], Starlette] = application) -> Starlette:
         guard, root = Guard(token, clock), make_root(watcher.config)
-        return application(Api(watcher, clock, guard, root, Unstaker(watcher, clock, leave)))
+        return part(Api(watcher, clock, guard, root, Unstaker(watcher, clock, leave)))
 
     return make
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
+import time
 from pathlib import Path
 
 import httpx
@@ -129,6 +131,17 @@ async def test_prometheus_can_read_its_metrics(client, watcher, clock):
     assert found["k3s_daas_watcher_host_cpu_percent",] == 1.0
     assert found["process_resident_memory_bytes",] > 0
     assert {labels[0] for kind, *labels in found if kind == "k3s_daas_watcher_alert"} == set(alerts.NAMES)
+
+
+async def test_prometheus_is_told_when_the_agents_certificates_end(make_watcher, make_app, make_ca, tmp_path):
+    (tmp_path / "kubelet").mkdir()
+    own = make_ca(tmp_path, "kubelet").cert_file
+    own.rename(tmp_path / "kubelet" / "client-kubelet.crt")
+    transport = httpx.ASGITransport(make_app(make_watcher(kubelet_credentials_dir=str(tmp_path / "kubelet"))))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        text = (await client.get("/metrics")).text
+    (end,) = re.findall(r'certificate_expiry_timestamp_seconds{certificate="client-kubelet"} (\S+)', text)
+    assert float(end) > time.time()
 
 
 async def test_before_the_first_look_nothing_is_made_up(make_watcher, make_app):

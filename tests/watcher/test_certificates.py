@@ -7,9 +7,10 @@ import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from k3s_daas_watcher import service
-from k3s_daas_watcher.certificates import SHARED, NodeCertificates
+from k3s_daas_watcher.certificates import SHARED, NodeCertificates, ends
 
 
 def sha256(pem: bytes) -> str:
@@ -78,3 +79,13 @@ async def test_what_cant_be_told_waits_like_all_else(make_watcher, clock, certif
     assert not await watcher.beat()
     await service._unless_untold(watcher, clock, 30.0)
     assert sum(clock.slept) == 30.0
+
+
+def test_the_end_of_each_that_can_be_read(tmp_path: Path, pems: list[bytes]) -> None:
+    assert list(ends(tmp_path)) == []
+    (tmp_path / "client-kubelet.crt").write_bytes(pems[0])
+    (tmp_path / SHARED[0]).write_bytes(b"text")
+    (tmp_path / SHARED[1]).mkdir()
+    (found,) = ends(tmp_path)
+    want = x509.load_pem_x509_certificate(pems[0]).not_valid_after_utc
+    assert found == ("client-kubelet", want.timestamp())

@@ -54,6 +54,8 @@ def test_a_good_file_gets_the_documented_defaults(tmp_path: Path) -> None:
         ({"network": "mainnet"}, "endpoints", "two of different providers"),
         ({"listen": "0.0.0.0:10280"}, "listen", "loopback"),
         ({"listen": "127.0.0.1"}, "listen", "<address>:<port>"),
+        ({"metrics_listen": "10.0.0.12"}, "metrics_listen", "<address>:<port>"),
+        ({"metrics_listen": "worker-1:10281"}, "metrics_listen", "IP address"),
         ({"kubelet_health_url": "http://10.0.0.1/healthz"}, "kubelet_health_url", "loopback"),
         ({"runtime": "crio"}, "runtime", "'containerd' or 'docker'"),
         ({"runtime": ""}, "runtime", "'containerd' or 'docker'"),

@@ -15,6 +15,7 @@ from k3s_daas.chain.errors import ChainUnreachable
 from k3s_daas.registry.model import WorkerStatus
 from k3s_daas_watcher import service
 from k3s_daas_watcher.agent import AgentState, KubeletProbe
+from k3s_daas_watcher.api import metrics_application
 from k3s_daas_watcher.clock import SystemClock
 from k3s_daas_watcher.errors import Exit, Refusal
 from k3s_daas_watcher.views import report
@@ -66,7 +67,7 @@ async def running(make_watcher, make_app, clock, until):
         watcher, stop = make_watcher(**changes), asyncio.Event()
         listening = service.bind("127.0.0.1:0")
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        task = asyncio.create_task(service.serve(watcher, make_app(watcher), clock, listening, stop))
+        task = asyncio.create_task(service.serve(watcher, [(make_app(watcher), listening)], clock, stop))
         tasks.append(task)
         return watcher, url, stop, task
 
@@ -148,6 +149,26 @@ def confirm(request: Path, confirmation: Path) -> None:
             }
         )
     )
+
+
+async def test_the_second_address_answers_metrics_and_nothing_else(make_watcher, make_app, clock, token):
+    watcher, stop = make_watcher(), asyncio.Event()
+    sockets = service.bind("127.0.0.1:0"), service.bind("127.0.0.1:0")
+    apps = make_app(watcher), make_app(watcher, metrics_application)
+    task = asyncio.create_task(service.serve(watcher, list(zip(apps, sockets, strict=True)), clock, stop))
+    own, others = (f"http://127.0.0.1:{sock.getsockname()[1]}" for sock in sockets)
+    async with httpx.AsyncClient(trust_env=False, headers={"X-Seal-Token": token}) as client:
+        assert (await client.get(f"{own}/api/v1/staking")).status_code == 200
+        assert "k3s_daas_watcher_alert" in (await client.get(f"{others}/metrics")).text
+        document = (await client.get(f"{own}/api/v1/openapi.json")).json()
+        for path, methods in document["paths"].items():
+            for method in methods if path != "/metrics" else ():
+                answer = await client.request(method, others + path, json={"node_id": "worker-1"})
+                assert answer.status_code == 404, path
+        assert (await client.post(f"{others}/metrics")).status_code == 405
+    stop.set()
+    assert await task == Exit.OK
+    assert [sock.fileno() for sock in sockets] == [-1, -1]
 
 
 async def test_an_unreachable_chain_does_not_keep_it_from_starting(running, chain, clock, until):

@@ -35,6 +35,7 @@ VARIABLES = {
     "watcher_heartbeat_s": 30,
     "watcher_chain_poll_s": 10,
     "watcher_listen": "127.0.0.1:10280",
+    "watcher_metrics_listen": "10.0.0.12:10281",
     "watcher_agent_unit": "k3s-agent.service",
     "watcher_runtime": "containerd",
 }

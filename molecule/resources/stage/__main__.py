@@ -1,16 +1,19 @@
 """A stage: what demo and tests need around the playbooks, made on this machine.
 
     python molecule/resources/stage --name demo [--subnet 10.123.1.0/24] [--workers 2] up
+    python molecule/resources/stage --name demo add worker-3
+    python molecule/resources/stage --name demo remove worker-3
     python molecule/resources/stage --name demo down
     python molecule/resources/stage --name demo logs
-    python molecule/resources/stage --name demo --enclave --image DIR --cluster FILE enclave
+    python molecule/resources/stage --name demo --enclave enclave --image DIR --cluster FILE
 
-`up` makes the hosts (master, worker-1, worker-2, …), a Sui localnet on their bridge, and a wallet that has
-SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json, where the inventory reads it. It leaves
-a whole stage alone, and makes one that a killed run left half anew. `down` removes everything, twice is fine.
-`logs` keeps the hosts' journals in .state/logs/NAME. With --enclave the master is none of the hosts:
-`enclave` starts it from the enclave image in DIR, with the cluster's configuration in FILE, and prints what
-the emulator of its security module says.
+`up` makes the hosts (master, worker-1, worker-2, …, with --monitor one for Prometheus), a Sui localnet on
+their bridge, and a wallet that has SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json,
+where the inventory reads it. It leaves a whole stage alone, and makes one that a killed run left half anew.
+`down` removes everything, twice is fine. `add` makes more workers' hosts and `remove` takes those away; each
+prints the names of those that it changed. `logs` keeps the hosts' journals in .state/logs/NAME. With --enclave
+the master is none of the hosts: `enclave` starts it from the enclave image in DIR, with the cluster's
+configuration in FILE, and prints what the emulator of its security module says.
 """
 
 from __future__ import annotations
@@ -48,20 +51,34 @@ def main() -> int:
         help="how many, also by the environment variable K3S_DAAS_STAGE_WORKERS (default: 2)",
     )
     parser.add_argument(
+        "--monitor",
+        action="store_true",
+        default=bool(os.environ.get("K3S_DAAS_STAGE_MONITOR")),
+        help="also make the host monitor, also by the environment variable K3S_DAAS_STAGE_MONITOR=1",
+    )
+    parser.add_argument(
         "--enclave",
         action="store_true",
         default=bool(os.environ.get("K3S_DAAS_STAGE_ENCLAVE")),
-        help="start the master from an image, also by the environment variable K3S_DAAS_STAGE_ENCLAVE",
+        help="start the master from an image, also by the environment variable K3S_DAAS_STAGE_ENCLAVE=1",
     )
-    parser.add_argument("--image", type=Path, help="for `enclave`: the folder with the image and its record")
-    parser.add_argument("--cluster", type=Path, help="for `enclave`: what the parent says of the cluster")
-    parser.add_argument("command", choices=["up", "down", "logs", "enclave"])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "down", "logs"):
+        commands.add_parser(name)
+    for name in ("add", "remove"):
+        commands.add_parser(name).add_argument("hosts", nargs="+", metavar="worker-N")
+    enclave = commands.add_parser("enclave")
+    enclave.add_argument("--image", type=Path, required=True, help="the folder with the image and its record")
+    enclave.add_argument("--cluster", type=Path, required=True, help="what the parent says of the cluster")
     arguments = parser.parse_args()
     try:
-        stage = Stage(arguments.name, arguments.subnet, arguments.workers, arguments.enclave)
-        if arguments.command == "enclave":
-            if not (arguments.image and arguments.cluster):
-                parser.error("enclave wants --image and --cluster")
+        stage = Stage(
+            arguments.name, arguments.subnet, arguments.workers, arguments.enclave, arguments.monitor
+        )
+        if arguments.command in ("add", "remove"):
+            changed = {"add": stage.add, "remove": stage.remove}[arguments.command](arguments.hosts)
+            print(" ".join(changed))
+        elif arguments.command == "enclave":
             cluster = json.loads(arguments.cluster.read_text())
             print(json.dumps(stage.start_enclave(arguments.image.resolve(), cluster)))
         else:

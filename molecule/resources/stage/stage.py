@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from testhosts.names import Fleet
 PROJECT = Path(__file__).resolve().parents[3]
 STATE = PROJECT / ".state"
 DEFAULT_SUBNET = "10.123.1.0/24"
-MASTER_PLACE = 11  # in the subnet; the workers come after it
+MONITOR_PLACE = 10  # in the subnet
+MASTER_PLACE = 11  # the workers come after it
 MAX_WORKERS = 16
 
 __all__ = ["Stage", "StageError"]
@@ -27,6 +29,10 @@ __all__ = ["Stage", "StageError"]
 
 def say(line: str) -> None:
     print(f"== {line}", file=sys.stderr, flush=True)
+
+
+def _pairs(hosts: Mapping[str, str]) -> list[str]:
+    return [f"{name}={address}" for name, address in hosts.items()]
 
 
 class Stage:
@@ -38,14 +44,19 @@ class Stage:
         subnet: ipaddress.IPv4Network | None = None,
         workers: int = 2,
         enclave: bool = False,
+        monitor: bool = False,
     ) -> None:
-        """`enclave`: the master is none of the hosts; `start_enclave` starts it from an image."""
+        """`enclave`: the master is none of the test hosts; `start_enclave` starts it from an image.
+
+        `monitor`: there is one more host, for Prometheus.
+        """
         if not 0 <= workers <= MAX_WORKERS:
             raise StageError(f"found {workers} workers, wanted 0 to {MAX_WORKERS}")
         self.name = name
         self.hosts = ["master", *(f"worker-{number}" for number in range(1, workers + 1))]
         self.enclave = enclave
-        self.made = self.hosts[1:] if enclave else self.hosts
+        if monitor:
+            self.hosts.append("monitor")
         # What there is decides how it is taken down, whatever range is wanted now.
         running = registry.entry(name)
         self.running_subnet = ipaddress.IPv4Network(running.subnet) if running else None
@@ -57,20 +68,41 @@ class Stage:
         self.chain_cgroup = f"testhosts/{name}-localnet"
 
     @property
+    def made(self) -> list[str]:
+        """The test hosts among the hosts."""
+        return [name for name in self.hosts if name != "master" or not self.enclave]
+
+    @property
     def addresses(self) -> dict[str, str]:
-        first = self.subnet.network_address + MASTER_PLACE
-        return {name: str(first + place) for place, name in enumerate(self.hosts)}
+        return {name: self.address(name) for name in self.hosts}
+
+    def address(self, name: str) -> str:
+        """Where a host of that name is, whichever others there are. Raises StageError."""
+        number = re.fullmatch(r"worker-([1-9][0-9]?)", name)
+        if number is not None and int(number[1]) <= MAX_WORKERS:
+            place = MASTER_PLACE + int(number[1])
+        elif name in (places := {"master": MASTER_PLACE, "monitor": MONITOR_PLACE}):
+            place = places[name]
+        else:
+            raise StageError(f"found the host name {name}, wanted worker-1 to worker-{MAX_WORKERS}")
+        return str(self.subnet.network_address + place)
 
     def up(self) -> None:
         binary = k3s.choose(STATE / "k3s")
         say(f"k3s: {binary.says}")
-        if not self.is_whole(binary):
+        added = self.added()
+        if self.is_whole(binary):
+            self.hosts += added
+        else:
+            added = []
             # A host that is made anew has lost its seal token, and a chain that is made anew knows no worker:
             # only all of it together makes sense.
             self.down()
         say(f"hosts: {', '.join(f'{name} {address}' for name, address in self.addresses.items())}")
-        hosts = (f"{name}={self.addresses[name]}" for name in self.made)
-        self.testhosts(self.subnet, "up", *hosts, options=["--kubernetes"] if binary.real else [])
+        hosts = {name: address for name, address in self.addresses.items() if name in self.made}
+        self.testhosts(
+            self.subnet, "up", *_pairs(hosts), options=["--kubernetes"] if binary.real else []
+        )
         net = self.start_chain()
         say(f"localnet: {net.rpc}, chain {net.chain_id}")
         wallet = self.folder / "operator.key"
@@ -81,6 +113,7 @@ class Stage:
             "name": self.name,
             "subnet": str(self.subnet),
             "hosts": self.addresses,
+            "added": added,
             "ssh_config": str(self.folder / "ssh_config"),
             "rpc": net.rpc,
             "faucet": net.faucet,
@@ -93,6 +126,49 @@ class Stage:
             **({"k3s_old": {"path": str(old.path), "version": k3s.version(old)}} if old else {}),
             "k3s": binary.says,
         }
+        self.describe(description)
+
+    def add(self, names: Sequence[str]) -> list[str]:
+        """Make hosts of more workers, and return those that weren't there. Raises StageError."""
+        description = self.described()
+        new = {name: self.address(name) for name in names if name not in description["hosts"]}
+        if new:
+            self.testhosts(self.subnet, "up", *_pairs(new), options=self.kind())
+            hosts = description["hosts"] | new
+            self.describe(description | {"hosts": hosts, "added": [*description["added"], *new]})
+        return list(new)
+
+    def remove(self, names: Sequence[str]) -> list[str]:
+        """Take hosts that were added away with all they have, and return those that were there."""
+        description = self.described()
+        old = [name for name in names if name in description["added"]]
+        if old:
+            for name in old:
+                cgroups.destroy(self.fleet.host(name, description["hosts"][name]).cgroup)
+            hosts = {name: at for name, at in description["hosts"].items() if name not in old}
+            # What is dead is swept away with its files.
+            self.testhosts(self.subnet, "up", *_pairs(hosts), options=self.kind())
+            added = [name for name in description["added"] if name not in old]
+            self.describe(description | {"hosts": hosts, "added": added})
+        return old
+
+    def added(self) -> list[str]:
+        """Hosts that `add` made."""
+        return list(self.described()["added"]) if self.description.exists() else []
+
+    def kind(self) -> list[str]:
+        """Options of the hosts that run."""
+        running = registry.entry(self.name)
+        return ["--kubernetes"] if running is not None and running.kubernetes else []
+
+    def described(self) -> dict[str, Any]:
+        """The description of a stage that is up. Raises StageError."""
+        if not self.description.exists():
+            raise StageError(f"found no stage {self.name} ({self.description}), wanted one; run `up` first")
+        found: dict[str, Any] = json.loads(self.description.read_text())
+        return found
+
+    def describe(self, description: Mapping[str, Any]) -> None:
         temporary = self.description.with_suffix(".new")
         temporary.write_text(json.dumps(description, indent=2) + "\n")
         temporary.replace(self.description)
@@ -105,8 +181,9 @@ class Stage:
         if (running.subnet, running.kubernetes) != (str(self.subnet), binary.real):
             return False
         well = fleet.well_hosts(self.fleet, fleet.FleetPaths(self.folder))
-        found = {host.name for host in well if host.name in self.made or not self.enclave}
-        return found == set(self.made) and localnet.has_state(self.folder / "localnet")
+        found = {host.name for host in well if host.name != "master" or not self.enclave}
+        wanted = {*self.made, *self.added()}
+        return found == wanted and localnet.has_state(self.folder / "localnet")
 
     def down(self) -> None:
         say(f"taking the stage {self.name} down")

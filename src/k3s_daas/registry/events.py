@@ -25,6 +25,16 @@ class WorkerRegistered:
 
 
 @dataclass(frozen=True)
+class TermsChanged:
+    """What holds for workers that are staked from now on."""
+
+    min_stake_mist: int
+    slash_window_ms: int
+    unbonding_window_ms: int
+    slash_share_bps: int
+
+
+@dataclass(frozen=True)
 class StakeDeposited:
     node_id: str
     owner: str
@@ -221,6 +231,7 @@ class SnapshotsAbandoned:
 
 RegistryEvent = (
     RegistryCreated
+    | TermsChanged
     | WorkerRegistered
     | StakeDeposited
     | WorkerStatusChanged
@@ -254,6 +265,12 @@ def _scoped_node(f: Fields) -> str:
 
 _PARSERS: dict[str, Callable[[Fields], RegistryEvent]] = {
     "worker_registry::RegistryCreatedEvent": lambda f: RegistryCreated(f.text("name"), f.text("creator")),
+    "worker_registry::TermsChangedEvent": lambda f: TermsChanged(
+        f.number("min_stake"),
+        f.number("slash_window_ms"),
+        f.number("unbonding_window_ms"),
+        f.number("slash_share_bps"),
+    ),
     "worker_registry::WorkerRegisteredEvent": lambda f: WorkerRegistered(
         f.node_id(),
         f.text("owner"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from k3s_daas_master.alerts import alerts, expiring
+from k3s_daas_master.expiry import certificates
 from k3s_daas_master.schemas import Severity
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ def gauges(state: State) -> Iterator[Metric]:
         "When this master's attestation on-chain ends, seconds since 1970; 0 without one",
         value=(state.attester.expires_at_ms() or 0) / 1000,
     )
+    ends = GaugeMetricFamily(
+        "k3s_daas_certificate_expiry_timestamp_seconds",
+        "When a certificate of this master's ends, seconds since 1970",
+        labels=["certificate"],
+    )
+    for name, end in certificates(state.config, state.ca):
+        ends.add_metric([name], end)
+    yield ends
     yield from _sealed(state)
     yield from _chain(state)
     yield from _tokens(state)
@@ -118,6 +127,9 @@ def _tokens(state: State) -> Iterator[Metric]:
 
 def _slashing(state: State) -> Iterator[Metric]:
     policy = state.policy
+    yield GaugeMetricFamily(
+        "k3s_daas_disruption", "1 while much of the fleet is silent", value=float(state.disruption.active)
+    )
     yield CounterMetricFamily(
         "k3s_daas_disruptions", "Times that much of the fleet fell silent", value=state.disruption.count
     )

@@ -28,6 +28,7 @@ from k3s_daas.registry import (
     Snapshot,
     StakeDeposited,
     StakeWithdrawn,
+    TermsChanged,
     UnstakeRequested,
     WorkerRegistered,
     WorkerSlashed,
@@ -41,7 +42,10 @@ _NOT_LIVE = frozenset({WorkerStatus.SLASHED, WorkerStatus.UNBONDING})
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What the service knows of a worker. Stake in MIST; reputation is 0 to 100."""
+    """What the service knows of a worker. Stake in MIST; reputation is 0 to 100.
+
+    With less stake than `required_stake_mist` it gets no requests and earns nothing.
+    """
 
     node_id: str
     owner: str
@@ -51,6 +55,7 @@ class WorkerView:
     # By the chain's clock; what limits how often a status is written.
     status_changed_at_ms: int = 0
     reputation: int = 100
+    required_stake_mist: int = 0
 
     @property
     def live(self) -> bool:
@@ -79,6 +84,8 @@ class TokenIndex:
         self.settled = False
         self.workers: dict[str, WorkerView] = {}
         self.master: Master | None = None
+        # What a worker has to stake that is registered next.
+        self._min_stake_mist = 0
         self._by_commitment: dict[bytes, TokenView] = {}
         self._worker_tokens: dict[str, TokenView] = {}
         self._owner_tokens: dict[str, TokenView] = {}
@@ -129,8 +136,10 @@ class TokenIndex:
                     w.registered_at_ms,
                     w.status_changed_at_ms,
                     w.reputation,
+                    w.required_stake_mist,
                 )
             )
+        self._min_stake_mist = snapshot.config.min_stake_mist
         self._by_commitment, self._worker_tokens, self._owner_tokens = {}, {}, {}
         for record in [*snapshot.worker_tokens.values(), *snapshot.owner_tokens.values()]:
             self._put_token(_view_of(record))
@@ -149,7 +158,12 @@ class TokenIndex:
             case ReputationChanged():
                 worker = self.workers.get(event.node_id)
                 if worker is not None:
-                    self._put_worker(replace(worker, reputation=event.reputation))
+                    required = event.required_stake_mist
+                    self._put_worker(
+                        replace(worker, reputation=event.reputation, required_stake_mist=required)
+                    )
+            case TermsChanged():
+                self._min_stake_mist = event.min_stake_mist
             case WorkerStatusChanged():
                 self._set_status(event.node_id, event.new_status, event.timestamp_ms)
             case SlashProposed():
@@ -232,6 +246,8 @@ class TokenIndex:
                     WorkerStatus.PENDING,
                     event.timestamp_ms,
                     event.timestamp_ms,
+                    # Everybody's reputation begins at 100, which asks for no more than the minimum.
+                    required_stake_mist=self._min_stake_mist,
                 )
             )
 

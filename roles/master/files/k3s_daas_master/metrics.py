@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from k3s_daas.registry import WorkerStatus
+from k3s_daas_master import worker_metrics
 from k3s_daas_master.gauges import gauges
 from k3s_daas_master.request_metrics import request_metrics
 from k3s_daas_master.traffic import Traffic
@@ -35,6 +36,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._state: State | None = None
         self.registrations = Counter(
             "k3s_daas_registrations",
             "Registrations by outcome (ok or an error code)",
@@ -93,10 +95,12 @@ class Metrics:
 
     def watch(self, state: State) -> None:
         """Report `state` with every scrape."""
+        self._state = state
         self.registry.register(_Gauges(state))
 
     def render(self) -> bytes:
-        return generate_latest(self.registry)
+        of_workers = b"" if self._state is None else worker_metrics.render(self._state)
+        return generate_latest(self.registry) + of_workers
 
 
 class _Gauges(Collector):

@@ -14,7 +14,7 @@ from k3s_daas import logs
 
 from . import agent_control, config, register_command, sealfile, service, signing
 from .agent import KubeletProbe
-from .api import Api, application
+from .api import Api, application, metrics_application
 from .certificates import NodeCertificates
 from .clock import SystemClock
 from .connect import leave_builder, readers
@@ -130,10 +130,13 @@ async def _serve(path: Path, token_file: Path | None, key_file: Path | None) -> 
         certificates=NodeCertificates(Path(settings.kubelet_credentials_dir)).fingerprints,
     )
     unstaker = Unstaker(watcher, clock, leave_builder(settings))
-    app = application(Api(watcher, clock, Guard(token, clock), root, unstaker))
+    api = Api(watcher, clock, Guard(token, clock), root, unstaker)
+    served = [(application(api), service.bind(settings.listen))]
+    if settings.metrics_listen is not None:
+        served.append((metrics_application(api), service.bind(settings.metrics_listen)))
     stop = asyncio.Event()
     service.stop_on_signals(stop)
-    return await service.serve(watcher, app, clock, service.bind(settings.listen), stop)
+    return await service.serve(watcher, served, clock, stop)
 
 
 if __name__ == "__main__":

@@ -153,6 +153,7 @@ class Configuration(_Body):
     heartbeat_s: int
     chain_poll_s: int
     listen: str
+    metrics_listen: str | None
     agent_unit: str
     runtime: str
 

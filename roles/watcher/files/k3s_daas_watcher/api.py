@@ -202,8 +202,17 @@ class Api:
 
 def application(api: Api) -> Starlette:
     """The routes of `api`, with every refusal in one shape."""
+    return _application(api.operations())
+
+
+def metrics_application(api: Api) -> Starlette:
+    """What an address that others reach answers: the metrics, and nothing that commands."""
+    return _application([one for one in api.operations() if one.path == "/metrics"])
+
+
+def _application(operations: list[Operation]) -> Starlette:
     return Starlette(
-        routes=list(openapi.routes(api.operations())),
+        routes=list(openapi.routes(operations)),
         exception_handlers={
             Denied: _denied,
             Refusal: _refused,

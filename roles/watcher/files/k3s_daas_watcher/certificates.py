@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
+from cryptography import x509
+
 from k3s_daas import logs
+
+from .pods import CERTIFICATE
 
 log = logs.get_logger(__name__)
 
@@ -43,6 +48,16 @@ class NodeCertificates:
             log.warning("certificate can't be read", path=str(path), why=type(error).__name__)
             return None
         return known[1]
+
+
+def ends(credentials: Path) -> Iterator[tuple[str, float]]:
+    """(name, end in seconds since 1970) of each certificate of the agent's that can be read. Never raises."""
+    for name in (CERTIFICATE, *SHARED):
+        try:
+            certificate = x509.load_pem_x509_certificate((credentials / name).read_bytes())
+        except (OSError, ValueError):
+            continue
+        yield name.removesuffix(".crt"), certificate.not_valid_after_utc.timestamp()
 
 
 def _first(pem: str) -> str | None:

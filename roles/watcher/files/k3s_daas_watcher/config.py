@@ -44,6 +44,15 @@ def _loopback(value: str) -> str:
     return value
 
 
+def _address(value: str) -> str:
+    host, _ = split_listen(value)
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError("wanted an IP address of this host and a port, like 10.0.0.12:10281") from None
+    return value
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -76,6 +85,8 @@ class WatcherConfig(ChainConfig):
     heartbeat_s: Annotated[int, Field(ge=1, le=120)] = 30
     chain_poll_s: Annotated[int, Field(ge=1, le=60)] = 10
     listen: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:10280"
+    # A second address that answers GET /metrics and nothing else; None: there is none.
+    metrics_listen: Annotated[str, AfterValidator(_address)] | None = None
     state_dir: AbsolutePath = "/var/lib/k3s-daas-watcher"
     agent_unit: Annotated[str, AfterValidator(_unit)] = "k3s-agent.service"
     register_unit: Annotated[str, AfterValidator(_unit)] = "k3s-daas-register.service"

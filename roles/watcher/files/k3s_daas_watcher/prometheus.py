@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from . import alerts
+from . import alerts, certificates
 from .chainview import Outcome
 from .watcher import Watcher
 
@@ -49,6 +50,14 @@ class _Gauges(Collector):
             )
             status.add_metric([state.status], 1)
             yield status
+        expiry = GaugeMetricFamily(
+            f"{_PREFIX}certificate_expiry_timestamp_seconds",
+            "When a certificate of the agent's ends",
+            labels=["certificate"],
+        )
+        for name, end in certificates.ends(Path(self._watcher.config.kubelet_credentials_dir)):
+            expiry.add_metric([name], end)
+        yield expiry
         values: dict[str, tuple[str, float | None]] = {
             "chain_agreed": (
                 "Whether the last look at the chain succeeded",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from starlette.applications import Starlette
 
@@ -24,20 +24,25 @@ STEP_LIMIT_S = 45.0
 LOOK_S = 1.0
 
 
-async def serve(
-    watcher: Watcher, app: Starlette, clock: Clock, sock: socket.socket, stop: asyncio.Event
-) -> Exit:
-    """Run until `stop` is set or the worker is slashed; serve `app` on `sock` meanwhile. Closes `sock`."""
+Served = Sequence[tuple[Starlette, socket.socket]]
+
+
+async def serve(watcher: Watcher, served: Served, clock: Clock, stop: asyncio.Event) -> Exit:
+    """Run until `stop` is set or the worker is slashed; serve each application on its socket meanwhile.
+
+    Closes the sockets.
+    """
     try:
         if watcher.store.slashed:
             return await _shut_down(watcher, stop)
         # Before READY: a worker slashed while this host was down must not look started.
         await watcher.check_chain()
-        return await _run(watcher, app, clock, sock, stop)
+        return await _run(watcher, served, clock, stop)
     except Slashed:
         return await _shut_down(watcher, stop)
     finally:
-        sock.close()
+        for _, sock in served:
+            sock.close()
         await watcher.close()
 
 
@@ -54,11 +59,9 @@ async def _shut_down(watcher: Watcher, stop: asyncio.Event) -> Exit:
     return Exit.STOP_UNCONFIRMED
 
 
-async def _run(
-    watcher: Watcher, app: Starlette, clock: Clock, sock: socket.socket, stop: asyncio.Event
-) -> Exit:
+async def _run(watcher: Watcher, served: Served, clock: Clock, stop: asyncio.Event) -> Exit:
     config = watcher.config
-    server = Server(app)
+    servers = [(Server(app), sock) for app, sock in served]
     loops = {
         asyncio.create_task(
             _every(watcher, clock, "chain", watcher.check_chain, config.chain_poll_s, wait_first=True),
@@ -77,14 +80,14 @@ async def _run(
             name="heartbeat",
         ),
     }
-    http = asyncio.create_task(server.serve(sockets=[sock]), name="http")
+    http = {asyncio.create_task(server.serve(sockets=[sock]), name="http") for server, sock in servers}
     # Ends at once where no watchdog watches, so nobody waits for it.
     watchdog = asyncio.create_task(systemd.watchdog(lambda: alive(watcher, clock)))
     stopped = asyncio.create_task(stop.wait())
     systemd.ready(f"watching {config.node_id} on {config.network}")
     log.info("watching", node_id=config.node_id, network=config.network, listen=config.listen)
     try:
-        done, _ = await asyncio.wait({*loops, http, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({*loops, *http, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for task in done - {stopped}:
             # A loop never ends by itself: this raises Slashed, or what it died of. Not called stopping yet:
             # from that word on systemd allows TimeoutStopSec, and root may need longer to stop an agent.
@@ -94,7 +97,8 @@ async def _run(
         systemd.stopping()
         return Exit.OK
     finally:
-        server.stop()
+        for server, _ in servers:
+            server.stop()
         rest = {*loops, watchdog, stopped}
         for task in rest:
             task.cancel()
@@ -140,10 +144,10 @@ def alive(watcher: Watcher, clock: Clock) -> bool:
     )
 
 
-async def _finish(http: asyncio.Task[None]) -> None:
+async def _finish(http: Collection[asyncio.Task[None]]) -> None:
     try:
         async with asyncio.timeout(3):
-            await http
+            await asyncio.gather(*http)
     except TimeoutError:
         log.warning("the API did not close in time")
 
@@ -159,7 +163,7 @@ def bind(listen: str) -> socket.socket:
             "the API's address can't be had",
             found=f"{listen}: {error.strerror}",
             wanted="a free address of this host",
-            fix="stop what listens there (`ss -ltnp`), or set another watcher_listen",
+            fix="stop what listens there (`ss -ltnp`), or set another watcher_listen (or _metrics_listen)",
             exit_code=Exit.CONFIG,
         ) from None
     return bound

@@ -1,0 +1,1 @@
+"""How many workers a fleet wants: `decide` is pure, `demand` counts pods, `journal` remembers."""
