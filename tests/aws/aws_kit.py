@@ -47,6 +47,7 @@ def ansible(home: Path, *arguments: str | Path, **environment: str) -> subproces
     (home / ".ssh").mkdir(exist_ok=True)
     (home / ".ssh/id_ed25519.pub").write_text(PUBLIC_KEY)
     own = {"ANSIBLE_NOCOLOR": "1", "HOME": str(home), "LC_ALL": "C.UTF-8"}
+    own["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
     return subprocess.run(
         [Path(sys.executable).parent / arguments[0], *arguments[1:]],
         cwd=REPOSITORY,
@@ -94,7 +95,6 @@ class Aws:
             "AWS_ACCESS_KEY_ID": "none",
             "AWS_SECRET_ACCESS_KEY": "none",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
         }
 
     def ansible(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -63,12 +63,19 @@ def resources(templates: dict[str, str]) -> Callable[..., dict[str, dict[str, An
     return of
 
 
-@pytest.fixture
-def aws(tmp_path: Path) -> Iterator[Aws]:
-    """An empty account. Skipped where its parts aren't: nothing but the tests needs them."""
-    server = pytest.importorskip("moto.server", reason="moto isn't installed: run `make .state/aws`")
-    if not (COLLECTIONS / "ansible_collections/amazon/aws").is_dir():
+@pytest.fixture(scope="session")
+def collection() -> Path:
+    """Where amazon.aws is. Skipped where it isn't: nothing but the tests needs it here."""
+    path = COLLECTIONS / "ansible_collections/amazon/aws"
+    if not path.is_dir():
         pytest.skip("the collection amazon.aws isn't there: run `make .state/aws`")
+    return path
+
+
+@pytest.fixture
+def aws(tmp_path: Path, collection: Path) -> Iterator[Aws]:
+    """An empty account."""
+    server = pytest.importorskip("moto.server", reason="moto isn't installed: run `make .state/aws`")
     moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,17 +36,17 @@ def load(path: Path) -> Config:
         ConfigError: it can't be read, or isn't right
     """
     try:
-        return Config.model_validate(json.loads(path.read_text()))
+        return Config.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(
             f"Found no readable {path} ({error.strerror}). Run playbooks/autoscaling.yml."
         ) from None
-    except ValueError as error:
-        problems = (
-            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            if isinstance(error, ValidationError)
-            else str(error)
-        )
+    except ValidationError as error:
         raise ConfigError(
-            f"Found {path} not as wanted: {problems}. Run playbooks/autoscaling.yml again."
+            f"Found {path} not as wanted: {problems(error)}. Run playbooks/autoscaling.yml again."
         ) from None
+
+
+def problems(error: ValidationError) -> str:
+    """Each on one line, by the name of its field."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'all of it'}: {e['msg']}" for e in error.errors())

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from .config import problems
+
 
 class StateError(Exception):
     """The state can't be read; the message says what to do."""
@@ -39,8 +41,9 @@ class StateFile:
         except FileNotFoundError:
             return State()
         except (OSError, ValidationError) as error:
+            why = problems(error) if isinstance(error, ValidationError) else error.strerror
             raise StateError(
-                f"Found {self._path} unreadable: {error}. Wanted the state that the last pass wrote. Its workers "
+                f"Found {self._path} unreadable: {why}. Wanted the state that the last pass wrote. Its workers "
                 "that are leaving have stakes to withdraw: mend it, or note them and remove it."
             ) from None
 
