@@ -1,4 +1,4 @@
-"""Filters of the role aws_infrastructure: address ranges of the zones, and ranges that get into each other's way."""
+"""Filters of the role aws_infrastructure: address ranges of the zones, and ranges that collide."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LETTERS = "abcdefghij"
 def aws_zones(cidr: str, zones: Iterable[str]) -> list[dict[str, str]]:
     """What each zone gets of a /16: C(zone), C(key) for names in the stack, and three address ranges.
 
-    A zone's ranges follow from its letter alone, so that a zone that is added moves no other: a /24 for its NAT
-    gateway, a /24 for masters and load balancer, a /20 for workers.
+    A zone's ranges follow from its letter alone, so that a zone that is added moves no other: a /24 for its
+    NAT gateway, a /24 for masters and load balancer, a /20 for workers.
 
     Raises:
         AnsibleFilterError: not a /16, or a zone that doesn't end in one of the letters

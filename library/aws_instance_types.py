@@ -45,8 +45,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 types:
-  description: Those that the region knows, by name, each with C(vcpus), C(enclaves) (whether it can carry a Nitro
-    enclave), C(architectures) and the C(zones) that offer it.
+  description: Those that the region knows, by name, each with C(vcpus), C(enclaves) (whether it can carry a
+    Nitro enclave), C(architectures) and the C(zones) that offer it.
   type: dict
   returned: success
   sample: {m5.xlarge: {vcpus: 4, enclaves: true, architectures: [x86_64], zones: [eu-central-1a]}}

@@ -1,4 +1,4 @@
-"""What the tests about AWS share: variants of the inventories, templates as data, commands that take moto for AWS."""
+"""What the tests about AWS share: variants of the inventories, templates as data, commands that ask moto."""
 
 from __future__ import annotations
 

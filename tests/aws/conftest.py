@@ -1,7 +1,8 @@
 """The stack's templates as the role fills them, and moto's server in the place of AWS.
 
-moto (from requirements/aws-test.txt; the tests' own process serves it on loopback) keeps what it is told and gives it
-back; it starts no instance. What it doesn't know, as lifecycle hooks in a stack, is read off the template.
+moto (from requirements/aws-test.txt; the tests' own process serves it on loopback) keeps what it is told and
+gives it back; it starts no instance. What it doesn't know, as lifecycle hooks in a stack, is read off the
+template.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         filled = f"{{{{ lookup('ansible.builtin.template', '{ROLE}/templates/stack.yml.j2') }}}}"
         steps.append({"ansible.builtin.copy": {"content": filled, "dest": str(folder / variant.name)}})
     play = folder / "render.yml"
-    play.write_text(yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "tasks": steps}], width=1000))
+    play.write_text(
+        yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "tasks": steps}], width=1000)
+    )
     (folder / "nobody.yml").write_text("all: {}")  # so that localhost is the implicit one
     done = ansible(folder, "ansible-playbook", play, "-i", folder / "nobody.yml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -52,13 +55,11 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def resources(templates: dict[str, str]) -> Callable[..., dict[str, dict[str, Any]]]:
-    """`resources("production", "AWS::EC2::Instance")`: a variant's resources of a type by name, properties only."""
+    """`resources("dev", "AWS::EC2::Instance")`: a variant's resources of a type, by name, properties only."""
 
     def of(variant: str, kind: str) -> dict[str, dict[str, Any]]:
         found = parse(templates[variant])["Resources"]
-        return {
-            name: entry.get("Properties", {}) for name, entry in found.items() if entry["Type"] == kind
-        }
+        return {name: entry.get("Properties", {}) for name, entry in found.items() if entry["Type"] == kind}
 
     return of
 
@@ -76,6 +77,9 @@ def collection() -> Path:
 def aws(tmp_path: Path, collection: Path) -> Iterator[Aws]:
     """An empty account."""
     server = pytest.importorskip("moto.server", reason="moto isn't installed: run `make .state/aws`")
+    import moto_stacks
+
+    moto_stacks.complete()
     moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     try:

@@ -1,5 +1,7 @@
-"""Workers that AWS launches join, those that it takes away leave first. AWS and the playbooks are doubles here; what is
-said to AWS is held against botocore's own model of it, and the playbooks' command lines against a program that notes them.
+"""Workers that AWS launches join, those that it takes away leave first.
+
+AWS and the playbooks are doubles here; what is said to AWS is held against botocore's own model of it, and
+the playbooks' command lines come to a program that notes them.
 """
 
 from __future__ import annotations
@@ -113,7 +115,9 @@ class TestComing:
         assert fleet.scaling.went_on == [NEW]
 
     @pytest.mark.parametrize("then", [{}, {NEW_: "Terminating"}, {NEW_: "Terminated"}])
-    def test_one_that_aws_gave_up_may_have_staked_and_leaves(self, fleet: Fleet, then: dict[str, str]) -> None:
+    def test_one_that_aws_gave_up_may_have_staked_and_leaves(
+        self, fleet: Fleet, then: dict[str, str]
+    ) -> None:
         fleet.plays.failing = {NEW}
         assert not fleet.run(**{NEW_: LAUNCHED})
         fleet.plays.failing = set()
@@ -202,7 +206,9 @@ class TestState:
         assert fleet.states.load() == State(leaving={OLD: 0})
 
     @pytest.mark.parametrize("content", ["", "{", '{"leaving": {"i-1": "soon"}}', '{"other": 1}'])
-    def test_one_that_is_not_ours_is_not_thrown_away(self, fleet: Fleet, tmp_path: Path, content: str) -> None:
+    def test_one_that_is_not_ours_is_not_thrown_away(
+        self, fleet: Fleet, tmp_path: Path, content: str
+    ) -> None:
         (tmp_path / "state.json").write_text(content)
         with pytest.raises(StateError, match=r"Found .*state.json unreadable.*stakes to withdraw"):
             fleet.run(**{OLD_: GOING})
@@ -246,13 +252,13 @@ class TestAws:
     """Against botocore's model of the service: an unknown parameter, or one of a wrong type, fails."""
 
     @pytest.fixture
-    def stubbed(self) -> Iterator[tuple[AwsScaling, Any]]:
+    def stubbed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[AwsScaling, Any]]:
         import boto3
         from botocore.stub import Stubber
 
-        client = boto3.client(
-            *("autoscaling", "eu-central-1"), aws_access_key_id="none", aws_secret_access_key="none"
-        )
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "none")
+        client = boto3.client("autoscaling", "eu-central-1")
         with Stubber(client) as stub:
             yield AwsScaling(client, "production"), stub
             stub.assert_no_pending_responses()
@@ -260,13 +266,17 @@ class TestAws:
     def test_it_asks_for_the_fleets_groups_page_by_page(self, stubbed: tuple[AwsScaling, Any]) -> None:
         scaling, stub = stubbed
         asked = {"Filters": [{"Name": "tag:k3s-daas-fleet", "Values": ["production"]}]}
-        stub.add_response("describe_auto_scaling_groups", page("one", {OLD: GOING}) | {"NextToken": "more"}, asked)
+        stub.add_response(
+            "describe_auto_scaling_groups", page("one", {OLD: GOING}) | {"NextToken": "more"}, asked
+        )
         stub.add_response(
             "describe_auto_scaling_groups", page("two", {NEW: LAUNCHED}), asked | {"NextToken": "more"}
         )
         assert scaling.instances() == [Instance(OLD, "one", GOING), Instance(NEW, "two", LAUNCHED)]
 
-    @pytest.mark.parametrize(("state", "hook"), [(LAUNCHED, "k3s-daas-launch"), (GOING, "k3s-daas-terminate")])
+    @pytest.mark.parametrize(
+        ("state", "hook"), [(LAUNCHED, "k3s-daas-launch"), (GOING, "k3s-daas-terminate")]
+    )
     def test_it_names_hook_and_instance(self, stubbed: tuple[AwsScaling, Any], state: str, hook: str) -> None:
         scaling, stub = stubbed
         names = {"AutoScalingGroupName": "one", "LifecycleHookName": hook, "InstanceId": OLD}
@@ -277,7 +287,10 @@ class TestAws:
 
     def test_one_that_went_on_by_itself_is_as_good(self, stubbed: tuple[AwsScaling, Any]) -> None:
         scaling, stub = stubbed
-        over = {"service_error_code": "ValidationError", "service_message": "No active Lifecycle Action found"}
+        over = {
+            "service_error_code": "ValidationError",
+            "service_message": "No active Lifecycle Action found",
+        }
         stub.add_client_error("complete_lifecycle_action", **over)
         stub.add_client_error("record_lifecycle_action_heartbeat", **over)
         scaling.go_on(Instance(OLD, "one", GOING))
@@ -308,7 +321,7 @@ def page(group: str, instances: dict[str, str]) -> dict[str, Any]:
 
 
 class TestPlays:
-    """`ansible-playbook` is a program here that notes its command line, and writes the report if it is told to."""
+    """`ansible-playbook` is a program here that notes its command line, and writes the report if told to."""
 
     @pytest.fixture
     def config(self, tmp_path: Path) -> Config:
@@ -391,7 +404,8 @@ class TestConfig:
             load(tmp_path / "absent.json")
 
     @pytest.mark.parametrize(
-        ("content", "found"), [("{", "all of it: Invalid JSON"), ("{}", "fleet: Field required"), ('{"flet": 1}', "flet: Extra")]
+        ("content", "found"),
+        [("{", "all of it: Invalid JSON"), ("{}", "fleet: Field required"), ('{"flet": 1}', "flet: Extra")],
     )
     def test_a_wrong_one_is_told_by_name(self, tmp_path: Path, content: str, found: str) -> None:
         (tmp_path / "c.json").write_text(content)

@@ -51,7 +51,9 @@ def left(aws: Aws) -> dict[str, int]:
     nats = ec2.describe_nat_gateways(Filters=[{"Name": "state", "Values": ["pending", "available"]}])
     return {
         "networks": len([vpc for vpc in ec2.describe_vpcs()["Vpcs"] if not vpc["IsDefault"]]),
-        "security groups": len([g for g in ec2.describe_security_groups()["SecurityGroups"] if g["GroupName"] != "default"]),
+        "security groups": len(
+            [g for g in ec2.describe_security_groups()["SecurityGroups"] if g["GroupName"] != "default"]
+        ),
         "instances": sum(len(r["Instances"]) for r in instances["Reservations"]),
         "NAT gateways": len(nats["NatGateways"]),
         "addresses": len(ec2.describe_addresses()["Addresses"]),
@@ -70,7 +72,10 @@ def left(aws: Aws) -> dict[str, int]:
 def test_a_fleet_from_nothing_to_nothing(aws: Aws) -> None:
     nothing = left(aws)
     planned = play(aws, "provision_aws.yml", "--check")
-    assert "2 x m5.2xlarge for an enclave, 3 to 6 x c5.large (general), a load balancer, 3 NAT gateway(s)" in planned
+    assert (
+        "2 x m5.2xlarge for an enclave, 3 to 6 x c5.large (general), a load balancer, 3 NAT gateway(s)"
+        in planned
+    )
     assert "New stack would be created" in planned
     assert left(aws) == nothing
 
@@ -86,15 +91,21 @@ def test_a_fleet_from_nothing_to_nothing(aws: Aws) -> None:
     again = play(aws, "provision_aws.yml")
     assert changed(again) == 0
     assert changed(play(aws, "provision_aws.yml", "--check")) == 0
-    bigger = {"aws_infrastructure_worker_groups": [{"name": "general", "type": "c5.large", "min": 3, "max": 9}]}
+    bigger = {
+        "aws_infrastructure_worker_groups": [{"name": "general", "type": "c5.large", "min": 3, "max": 9}]
+    }
     assert '"LogicalResourceId": "WorkersGeneral"' in play(aws, "provision_aws.yml", "--check", **bigger)
 
     # Its hosts are none that could be reset, and there is no chain: as in earnest where hosts are lost.
-    gone = play(aws, "deprovision_aws.yml", "--limit=localhost", confirm="enterprise", reset_without_chain=True)
+    gone = play(
+        aws, "deprovision_aws.yml", "--limit=localhost", confirm="enterprise", reset_without_chain=True
+    )
     assert changed(gone) == 1
     assert left(aws) == nothing
     assert aws.client("cloudformation").describe_stacks()["Stacks"] == []
-    gone = play(aws, "deprovision_aws.yml", "--limit=localhost", confirm="enterprise", reset_without_chain=True)
+    gone = play(
+        aws, "deprovision_aws.yml", "--limit=localhost", confirm="enterprise", reset_without_chain=True
+    )
     assert changed(gone) == 0
 
 
@@ -112,7 +123,8 @@ def check_network(aws: Aws) -> None:
         name: {
             (p["IpProtocol"], p["FromPort"], p["ToPort"], source)
             for p in group["IpPermissions"]
-            for source in [r["CidrIp"] for r in p["IpRanges"]] + [names[g["GroupId"]] for g in p["UserIdGroupPairs"]]
+            for source in [r["CidrIp"] for r in p["IpRanges"]]
+            + [names[g["GroupId"]] for g in p["UserIdGroupPairs"]]
         }
         for name, group in groups.items()
         if name in ("Load balancer", "Masters", "Workers")
@@ -127,10 +139,17 @@ def check_network(aws: Aws) -> None:
     assert balancer["Scheme"] == "internal"
     listeners = elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]
     # TCP: nothing on the way ends TLS.
-    assert {(listener["Protocol"], listener["Port"]) for listener in listeners} == {("TCP", 6443), ("TCP", 8443)}
+    assert {(listener["Protocol"], listener["Port"]) for listener in listeners} == {
+        ("TCP", 6443),
+        ("TCP", 8443),
+    }
     (zone,) = aws.client("route53").list_hosted_zones()["HostedZones"]
     records = aws.client("route53").list_resource_record_sets(HostedZoneId=zone["Id"])["ResourceRecordSets"]
-    names = {record["Name"].rstrip("."): record["ResourceRecords"] for record in records if record["Type"] == "CNAME"}
+    names = {
+        record["Name"].rstrip("."): record["ResourceRecords"]
+        for record in records
+        if record["Type"] == "CNAME"
+    }
     assert names == {"master.enterprise.k3s-daas.internal": [{"Value": balancer["DNSName"]}]}
 
 
@@ -144,7 +163,9 @@ def check_hosts(aws: Aws) -> None:
     assert not [host for host in hosts if host.get("PublicIpAddress")]
     workers = [host for host in hosts if host["InstanceType"] == "c5.large"]
     ((template,),) = [ec2.describe_launch_templates()["LaunchTemplates"]]
-    (version,) = ec2.describe_launch_template_versions(LaunchTemplateId=template["LaunchTemplateId"])["LaunchTemplateVersions"]
+    (version,) = ec2.describe_launch_template_versions(LaunchTemplateId=template["LaunchTemplateId"])[
+        "LaunchTemplateVersions"
+    ]
     data = version["LaunchTemplateData"]
     assert data["MetadataOptions"]["HttpTokens"] == "required"
     assert [disk["Ebs"]["Encrypted"] for disk in data["BlockDeviceMappings"]] == [True]
@@ -160,7 +181,10 @@ def check_inventory(aws: Aws) -> None:
     done = aws.ansible("ansible-inventory", "-i", "inventories/enterprise", "--list")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    counts = {name: len(found[name]["hosts"]) for name in ("k3s_daas_master", "k3s_daas_standby", "k3s_daas_workers")}
+    counts = {
+        name: len(found[name]["hosts"])
+        for name in ("k3s_daas_master", "k3s_daas_standby", "k3s_daas_workers")
+    }
     assert counts == {"k3s_daas_master": 1, "k3s_daas_standby": 1, "k3s_daas_workers": 3}
     for name in found["k3s_daas_workers"]["hosts"]:
         assert re.fullmatch("i-[0-9a-f]{17}", name)
@@ -189,7 +213,10 @@ def test_it_is_not_deprovisioned_by_mistake(tmp_path: Path) -> None:
         )
         output = " ".join((done.stdout + done.stderr).split())
         assert done.returncode != 0
-        assert f"Found confirm={found}, wanted the registry's name. Run again with -e confirm=enterprise" in output
+        assert (
+            f"Found confirm={found}, wanted the registry's name. Run again with -e confirm=enterprise"
+            in output
+        )
         assert "PLAY [Check what is asked]" in output
         assert output.count("PLAY [") == 1
 

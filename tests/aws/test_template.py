@@ -23,7 +23,9 @@ def ports(resources: Resources) -> Callable[[str], dict[str, set[tuple[str, int,
 
     def of(variant: str) -> dict[str, set[tuple[str, int, int, str]]]:
         groups = resources(variant, "AWS::EC2::SecurityGroup")
-        found = {name: set(map(rule, group.get("SecurityGroupIngress") or [])) for name, group in groups.items()}
+        found = {
+            name: set(map(rule, group.get("SecurityGroupIngress") or [])) for name, group in groups.items()
+        }
         for extra in resources(variant, "AWS::EC2::SecurityGroupIngress").values():
             found[extra["GroupId"]["Fn::GetAtt"][0]].add(rule(extra))
         return found
@@ -142,8 +144,14 @@ class TestHosts:
         found = {
             name: (
                 [master["InstanceType"] for master in resources(name, "AWS::EC2::Instance").values()],
-                [t["LaunchTemplateData"]["InstanceType"] for t in resources(name, "AWS::EC2::LaunchTemplate").values()],
-                [(g["MinSize"], g["MaxSize"]) for g in resources(name, "AWS::AutoScaling::AutoScalingGroup").values()],
+                [
+                    t["LaunchTemplateData"]["InstanceType"]
+                    for t in resources(name, "AWS::EC2::LaunchTemplate").values()
+                ],
+                [
+                    (g["MinSize"], g["MaxSize"])
+                    for g in resources(name, "AWS::AutoScaling::AutoScalingGroup").values()
+                ],
             )
             for name in INVENTORIES
         }
@@ -152,6 +160,13 @@ class TestHosts:
             "production": (["m5.xlarge"], ["t3.large"], [("5", "20")]),
             "enterprise": (["m5.2xlarge", "m5.2xlarge"], ["c5.large"], [("50", "100")]),
         }
+
+
+def test_a_master_reaches_itself_by_its_name(resources: Resources) -> None:
+    """With the clients' addresses kept, a load balancer doesn't bring a target's packets back to it."""
+    for group in resources("enterprise", "AWS::ElasticLoadBalancingV2::TargetGroup").values():
+        assert {"Key": "preserve_client_ip.enabled", "Value": "false"} in group["TargetGroupAttributes"]
+        assert [target["Id"]["Ref"] for target in group["Targets"]] == ["MasterA", "MasterB"]
 
 
 class TestAutoscaling:
@@ -176,7 +191,11 @@ class TestAutoscaling:
 
     def test_workers_are_in_all_zones(self, resources: Resources) -> None:
         (group,) = resources("enterprise", "AWS::AutoScaling::AutoScalingGroup").values()
-        assert [subnet["Ref"] for subnet in group["VPCZoneIdentifier"]] == ["WorkerSubnetA", "WorkerSubnetB", "WorkerSubnetC"]
+        assert [subnet["Ref"] for subnet in group["VPCZoneIdentifier"]] == [
+            "WorkerSubnetA",
+            "WorkerSubnetB",
+            "WorkerSubnetC",
+        ]
 
     def test_who_follows_it_may_touch_this_fleet_alone(self, resources: Resources) -> None:
         (policy,) = resources("production", "AWS::IAM::ManagedPolicy").values()

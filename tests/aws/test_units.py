@@ -20,7 +20,10 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the role's templates, filled by Ansible."""
     folder = tmp_path_factory.mktemp("units")
     (folder / "nobody.yml").write_text("all: {}")
-    given: dict[str, Any] = {"k3s_daas_registry_name": "production", "aws_infrastructure_region": "eu-central-1"}
+    given: dict[str, Any] = {
+        "k3s_daas_registry_name": "production",
+        "aws_infrastructure_region": "eu-central-1",
+    }
     given["role_path"] = str(ROLE)
     files = [ROLE / "defaults/main.yml", ROLE / "vars/main.yml"]
     steps: list[dict[str, Any]] = [{"ansible.builtin.include_vars": {"file": str(file)}} for file in files]
@@ -28,7 +31,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content = f"{{{{ lookup('ansible.builtin.template', '{ROLE}/templates/{name}.j2') }}}}"
         steps.append({"ansible.builtin.copy": {"content": content, "dest": str(folder / name)}})
     play = folder / "play.yml"
-    play.write_text(yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "vars": given, "tasks": steps}], width=1000))
+    play.write_text(
+        yaml.safe_dump(
+            [{"hosts": "localhost", "gather_facts": False, "vars": given, "tasks": steps}], width=1000
+        )
+    )
     done = ansible(folder, "ansible-playbook", play, "-i", folder / "nobody.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -60,8 +67,12 @@ def test_its_command_runs(filled: Path, tmp_path: Path) -> None:
     """As far as it comes without AWS: a configuration that is wrong is said, with nothing run."""
     pytest.importorskip("botocore", reason="boto3 isn't installed: run `make .state/aws`")
     unit = (filled / "autoscaling.service").read_text()
-    (command,) = [line.removeprefix("ExecStart=") for line in unit.splitlines() if line.startswith("ExecStart=")]
-    (path,) = [line.removeprefix("Environment=PYTHONPATH=") for line in unit.splitlines() if "PYTHONPATH" in line]
+    (command,) = [
+        line.removeprefix("ExecStart=") for line in unit.splitlines() if line.startswith("ExecStart=")
+    ]
+    (path,) = [
+        line.removeprefix("Environment=PYTHONPATH=") for line in unit.splitlines() if "PYTHONPATH" in line
+    ]
     words = command.split()
     assert words[-1] == "/etc/k3s-daas/autoscaling-production.json"
     given = json.loads((filled / "autoscaling.json").read_text()) | {"inventori": "x"}
@@ -70,7 +81,12 @@ def test_its_command_runs(filled: Path, tmp_path: Path) -> None:
 
     environment = os.environ | {"PYTHONPATH": f"{path}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(
-        [*words[:-1], tmp_path / "wrong.json"], capture_output=True, text=True, timeout=60, check=False, env=environment
+        [*words[:-1], tmp_path / "wrong.json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
     )
     assert done.returncode == 2
     assert "inventori: Extra inputs are not permitted" in done.stderr

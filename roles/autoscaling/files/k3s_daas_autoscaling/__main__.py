@@ -1,4 +1,4 @@
-"""`python -m k3s_daas_autoscaling --config FILE`: one pass. The timer that the role installs starts the next."""
+"""`python -m k3s_daas_autoscaling --config FILE`: one pass. The role's timer starts the next."""
 
 from __future__ import annotations
 

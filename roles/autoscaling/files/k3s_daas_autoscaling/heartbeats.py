@@ -13,7 +13,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Heartbeats:
-    """While it is entered, all that is held gets a heartbeat every so many seconds, what comes meanwhile too."""
+    """While it is entered, all that is held gets a heartbeat each interval, what comes meanwhile too."""
 
     def __init__(self, scaling: Scaling, interval_s: float) -> None:
         self._scaling = scaling

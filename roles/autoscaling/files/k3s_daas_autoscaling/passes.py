@@ -89,7 +89,11 @@ def _remember(state: State, instances: list[Instance]) -> None:
     states = {instance.node_id: instance.state for instance in instances}
     state.coming |= {node_id for node_id, now in states.items() if now == LAUNCHED}
     arrived = {node_id for node_id in state.coming if states.get(node_id) == "InService"}
-    lost = {node_id for node_id in state.coming if not states.get(node_id, "").startswith(("Pending", "InService"))}
+    lost = {
+        node_id
+        for node_id in state.coming
+        if not states.get(node_id, "").startswith(("Pending", "InService"))
+    }
     state.coming -= arrived | lost
     for node_id in lost | {node_id for node_id, now in states.items() if now == GOING}:
         state.leaving.setdefault(node_id, 0)

@@ -55,8 +55,8 @@ class AnsiblePlays:
         if not _INSTANCE.fullmatch(node_id):
             raise PlayFailed(f"Found {node_id!r} as an instance's id; wanted one as i-0123456789abcdef0.")
         with tempfile.TemporaryDirectory(prefix="k3s-daas-leaving-") as folder:
-            # Once its instance is gone the inventory doesn't know it any more. Its address may be another one's by
-            # then, so here it has a name that nobody has; an instance that is there has its address from EC2.
+            # Once its instance is gone the inventory doesn't know it. Its address may be another's by then,
+            # so here it has a name that nobody has; one that is there has its address from EC2.
             inventory, report = Path(folder, "leaving.json"), Path(folder, "report.json")
             host = {node_id: {"ansible_host": f"{node_id}.invalid"}}
             inventory.write_text(json.dumps({"k3s_daas_workers": {"hosts": host}}))

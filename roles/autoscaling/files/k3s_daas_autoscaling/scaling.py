@@ -66,8 +66,8 @@ class AwsScaling:
             ]
         except (BotoCoreError, ClientError) as error:
             raise ScalingError(
-                f"Auto Scaling didn't say which instances it has: {error}. Wanted credentials with the policy "
-                "that playbooks/provision_aws.yml names."
+                f"Auto Scaling didn't say which instances it has: {error}. Wanted credentials with the "
+                "policy that playbooks/provision_aws.yml names."
             ) from None
 
     def heartbeat(self, instance: Instance) -> None:

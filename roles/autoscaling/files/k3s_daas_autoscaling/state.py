@@ -34,7 +34,7 @@ class StateFile:
     def load(self) -> State:
         """
         Raises:
-            StateError: it is there and isn't ours. Who is leaving is known from it alone, so it isn't thrown away.
+            StateError: it is there and isn't ours. Who is leaving is known from it alone, so it stays.
         """
         try:
             return State.model_validate_json(self._path.read_bytes())
@@ -43,8 +43,8 @@ class StateFile:
         except (OSError, ValidationError) as error:
             why = problems(error) if isinstance(error, ValidationError) else error.strerror
             raise StateError(
-                f"Found {self._path} unreadable: {why}. Wanted the state that the last pass wrote. Its workers "
-                "that are leaving have stakes to withdraw: mend it, or note them and remove it."
+                f"Found {self._path} unreadable: {why}. Wanted the state that the last pass wrote. Its "
+                "workers that are leaving have stakes to withdraw: mend it, or note them and remove it."
             ) from None
 
     def save(self, state: State) -> None:
