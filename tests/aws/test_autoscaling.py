@@ -18,6 +18,8 @@ import pytest
 
 pytest.importorskip("botocore", reason="boto3 isn't installed: run `make .state/aws`")
 
+from aws_kit import ansible
+
 from k3s_daas_autoscaling.config import Config, ConfigError, load
 from k3s_daas_autoscaling.heartbeats import Heartbeats
 from k3s_daas_autoscaling.passes import Pass
@@ -373,6 +375,21 @@ class TestPlays:
         ]
         assert noted["extra"] == [{"k3s_daas_workers": {"hosts": {OLD: {"ansible_host": f"{OLD}.invalid"}}}}]
         assert noted["given"]["node_id"] == noted["given"]["confirm"] == OLD
+
+    @pytest.mark.parametrize(
+        ("known", "address"), [({OLD: {"ansible_host": "10.80.32.7"}}, "10.80.32.7"), ({}, "")]
+    )
+    def test_its_address_is_that_of_ec2_or_nobodys(
+        self, config: Config, tmp_path: Path, known: dict[str, Any], address: str
+    ) -> None:
+        """By Ansible itself, with what the program was given."""
+        (config.project / "answer").write_text(json.dumps({"withdrawable_at_ms": 0}))
+        AnsiblePlays(config).leave(OLD)
+        (tmp_path / "leaving.json").write_text(json.dumps(self.noted(config)["extra"][0]))
+        (tmp_path / "ec2.json").write_text(json.dumps({"k3s_daas_workers": {"hosts": known}}))
+        inventories = [option for name in ("leaving", "ec2") for option in ("-i", tmp_path / f"{name}.json")]
+        done = ansible(tmp_path, "ansible-inventory", *inventories, "--host", OLD)
+        assert json.loads(done.stdout)["ansible_host"] == (address or f"{OLD}.invalid")
 
     @pytest.mark.parametrize("answer", [None, "", "[]", '{"withdrawable_at_ms": null}'])
     def test_an_exit_without_a_report_is_none(self, config: Config, answer: str | None) -> None:
