@@ -93,7 +93,7 @@ class Aws:
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "none",
-            "AWS_SECRET_ACCESS_KEY": "none",
+            "AWS_SECRET_ACCESS_KEY": "nobodys-secret",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
@@ -108,7 +108,7 @@ class Aws:
             region_name=REGION,
             endpoint_url=self.url,
             aws_access_key_id="none",
-            aws_secret_access_key="none",  # noqa: S106
+            aws_secret_access_key="nobodys-secret",  # noqa: S106
         )
 
 

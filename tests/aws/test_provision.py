@@ -96,16 +96,13 @@ def test_a_fleet_from_nothing_to_nothing(aws: Aws) -> None:
     }
     assert '"LogicalResourceId": "WorkersGeneral"' in play(aws, "provision_aws.yml", "--check", **bigger)
 
-    # Its hosts are none that could be reset, and there is no chain: as in earnest where hosts are lost.
-    gone = play(
-        aws, "deprovision_aws.yml", "--limit=localhost", confirm="enterprise", reset_without_chain=True
-    )
+    # Its hosts are none that could be reset, and there is no chain that could be asked.
+    lost = {"confirm": "enterprise", "deprovision_lost_hosts": True, "reset_without_chain": True}
+    gone = play(aws, "deprovision_aws.yml", **lost)
     assert changed(gone) == 1
     assert left(aws) == nothing
     assert aws.client("cloudformation").describe_stacks()["Stacks"] == []
-    gone = play(
-        aws, "deprovision_aws.yml", "--limit=localhost", confirm="enterprise", reset_without_chain=True
-    )
+    gone = play(aws, "deprovision_aws.yml", **lost)
     assert changed(gone) == 0
 
 
