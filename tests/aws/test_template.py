@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from aws_kit import INVENTORIES, VARIANTS, parse
 
-CFN_LINT = (sys.executable, "-c", "from cfnlint.runner import main; main()")
+CFN_LINT = (
+    *(sys.executable, "-c", "from cfnlint.runner import main; main()", "--regions=eu-central-1"),
+    "--ignore-checks=W3010",  # zones by name: a zone's address ranges follow from its letter
+)
 Resources = Callable[..., dict[str, dict[str, Any]]]
 PRIVATE = ("production", "enterprise", "open", "grown")
 
@@ -42,7 +45,7 @@ def test_aws_schemas_know_all_of_it(templates: dict[str, str], tmp_path: Path) -
     pytest.importorskip("cfnlint", reason="cfn-lint isn't installed: run `make .state/aws`")
     for name, template in templates.items():
         (tmp_path / f"{name}.yaml").write_text(template)
-    command = [*CFN_LINT, "--regions=eu-central-1", "--format=json", "--"]
+    command = [*CFN_LINT, "--format=json", "--"]
     done = subprocess.run(
         [*command, *sorted(tmp_path.glob("*.yaml"))], capture_output=True, text=True, timeout=300, check=False
     )
@@ -54,7 +57,7 @@ def test_a_wrong_property_would_be_found(templates: dict[str, str], tmp_path: Pa
     pytest.importorskip("cfnlint", reason="cfn-lint isn't installed: run `make .state/aws`")
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(templates["dev"].replace("EnclaveOptions: {Enabled:", "EnclaveOptions: {Enable:"))
-    command = [*CFN_LINT, "--regions=eu-central-1", "--", wrong]
+    command = [*CFN_LINT, "--", wrong]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0
     assert "Enable" in done.stdout
