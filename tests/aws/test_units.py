@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from aws_kit import REPOSITORY, ansible
 
 ROLE = REPOSITORY / "roles/autoscaling"
+NOBODYS = {"k3s_daas_registry_name": "nobodys", "aws_infrastructure_region": "eu-central-1"}
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +79,6 @@ def test_its_command_runs(filled: Path, tmp_path: Path) -> None:
     assert words[-1] == "/etc/k3s-daas/autoscaling-production.json"
     given = json.loads((filled / "autoscaling.json").read_text()) | {"inventori": "x"}
     (tmp_path / "wrong.json").write_text(json.dumps(given))
-    import os
-
     environment = os.environ | {"PYTHONPATH": f"{path}:{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run(
         [*words[:-1], tmp_path / "wrong.json"],
@@ -90,3 +90,31 @@ def test_its_command_runs(filled: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "inventori: Extra inputs are not permitted" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the play becomes root")
+@pytest.mark.parametrize(
+    ("state", "words"), [("present", "Description=K3s-DaaS: look"), ("absent", "changed=0")]
+)
+def test_check_mode_says_what_would_be_written(tmp_path: Path, state: str, words: str) -> None:
+    (tmp_path / "nobody.yml").write_text("all: {}")
+    given = NOBODYS | {"autoscaling_state": state}
+    done = ansible(
+        *(tmp_path, "ansible-playbook", "playbooks/autoscaling.yml", "-i", tmp_path / "nobody.yml"),
+        *("--check", "--diff", "-e", json.dumps(given)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert words in done.stdout
+    assert not Path("/etc/systemd/system/k3s-daas-autoscaling-nobodys.timer").exists()
+
+
+def test_it_wants_one_inventory(tmp_path: Path) -> None:
+    for name in ("one.yml", "two.yml"):
+        (tmp_path / name).write_text("all: {}")
+    given = NOBODYS | {"ansible_become": False}
+    done = ansible(
+        *(tmp_path, "ansible-playbook", "playbooks/autoscaling.yml", "--check", "-e", json.dumps(given)),
+        *("-i", tmp_path / "one.yml", "-i", tmp_path / "two.yml"),
+    )
+    assert done.returncode != 0
+    assert "two.yml; wanted one directory or file" in " ".join(done.stdout.split())
