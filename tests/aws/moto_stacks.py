@@ -1,5 +1,8 @@
-"""What moto's CloudFormation leaves out and AWS's does: a Network Load Balancer is one, and a stack that is
-deleted takes all of its resources along. moto's services refuse what something else depends on, as AWS's do.
+"""What moto's CloudFormation leaves out and AWS's does.
+
+A Network Load Balancer is one. A stack that is deleted takes all of its resources along; moto's services
+refuse what something else depends on, as AWS's do. A change set for a stack that is there is one that
+updates it.
 
 Key pairs, lifecycle hooks and scaling policies it doesn't know in a stack; those are read off the template.
 """
@@ -10,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import moto.cloudformation.parsing as parsing
+from moto.cloudformation.models import CloudFormationBackend
 from moto.ec2.models import ec2_backends
 from moto.elbv2.models import FakeLoadBalancer, elbv2_backends
 from moto.iam.models import iam_backends
@@ -65,3 +69,12 @@ def complete() -> None:
 
     if its_own.__module__ == parsing.__name__:
         parsing.ResourceMap._delete_resource = delete  # type: ignore[method-assign]
+    any_kind = CloudFormationBackend.create_change_set
+
+    def create_change_set(self: Any, **given: Any) -> Any:
+        if given["stack_name"] in {stack.name for stack in self.stacks.values()}:
+            given["change_set_type"] = "UPDATE"
+        return any_kind(self, **given)
+
+    if any_kind.__module__ == CloudFormationBackend.__module__:
+        CloudFormationBackend.create_change_set = create_change_set  # type: ignore[method-assign]
