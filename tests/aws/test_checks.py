@@ -86,7 +86,6 @@ INVENTORY_CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 AWS_CASES: dict[str, tuple[dict[str, Any], str]] = {
-    "good": ({}, ""),
     "a zone that isn't there": (
         {"aws_infrastructure_zones": [f"{REGION}a", f"{REGION}j"]},
         f"Found the zones {REGION}a, {REGION}b, {REGION}c open to this account in {REGION}; "

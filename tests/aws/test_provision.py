@@ -69,6 +69,7 @@ def left(aws: Aws) -> dict[str, int]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")  # what moto_stacks says it does not know
 def test_a_fleet_from_nothing_to_nothing(aws: Aws) -> None:
     nothing = left(aws)
     planned = play(aws, "provision_aws.yml", "--check")
