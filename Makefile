@@ -75,7 +75,7 @@ $(STATE)/image.ready: $(wildcard molecule/resources/testhosts/*.py) | $(STATE)/p
 # but the tests needs it here.
 $(STATE)/aws: requirements/aws-test.txt requirements/field.txt | $(STATE)/venv
 	@echo "== amazon.aws, and moto in AWS's place, for the tests"
-	@$(BIN)/pip --quiet install --require-hashes -r requirements/aws-test.txt
+	@$(BIN)/pip --quiet install --no-compile --require-hashes -r requirements/aws-test.txt
 	@rm -rf $(STATE)/collections && mkdir -p $(STATE)/collections
 	@sed -n '/^ansible==/,/# via/p' requirements/field.txt > $(STATE)/collections/ansible.txt
 	@$(BIN)/pip --quiet download --no-deps --require-hashes --only-binary=:all: \
