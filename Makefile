@@ -81,6 +81,21 @@ $(STATE)/image.ready: $(wildcard molecule/resources/testhosts/*.py) | $(STATE)/p
 	@$(PYTHON) molecule/resources/testhosts --state-dir $(STATE) image
 	@touch $@
 
+# What stands in for AWS, and of the collections that the package ansible holds the one that provisions there. Nothing
+# but the tests needs it here.
+$(STATE)/aws: requirements/aws-test.txt requirements/field.txt | $(STATE)/venv
+	@echo "== amazon.aws, and moto in AWS's place, for the tests"
+	@$(BIN)/pip --quiet install --no-compile --require-hashes -r requirements/aws-test.txt
+	@rm -rf $(STATE)/collections && mkdir -p $(STATE)/collections
+	@sed -n '/^ansible==/,/# via/p' requirements/field.txt > $(STATE)/collections/ansible.txt
+	@$(BIN)/pip --quiet download --no-deps --require-hashes --only-binary=:all: \
+	  --dest $(STATE)/collections -r $(STATE)/collections/ansible.txt
+	@cd $(STATE)/collections && $(CURDIR)/$(BIN)/python -c "import glob, zipfile; \
+	  wheel = zipfile.ZipFile(*glob.glob('ansible-*.whl')); \
+	  wheel.extractall(members=[n for n in wheel.namelist() if n.startswith('ansible_collections/amazon/aws/')])"
+	@rm $(STATE)/collections/ansible-*.whl
+	@touch $@
+
 setup: $(STATE)/venv $(STATE)/compiler $(STATE)/image.ready
 
 demo: setup
@@ -91,7 +106,7 @@ demo: setup
 demo-down:
 	@$(PYTHON) molecule/resources/stage --name demo down
 
-test: setup $(STATE)/second-client $(STATE)/test-packages $(STATE)/prometheus lint
+test: setup $(STATE)/second-client $(STATE)/test-packages $(STATE)/prometheus $(STATE)/aws lint
 	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 lint: $(STATE)/venv

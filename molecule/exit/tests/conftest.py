@@ -43,6 +43,8 @@ class Story:
     resumed: tuple[Run, Look]
     left: tuple[Run, Look]
     again: tuple[Run, Look]
+    # What `exit_report` held after those two of the runs that came to their end.
+    reports: tuple[dict[str, Any], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +73,13 @@ def story(
     # Nothing listens on that port of the host: for this run it is lost.
     lost = tmp_path_factory.mktemp("lost") / "hosts.json"
     lost.write_text(json.dumps({"k3s_daas_workers": {"hosts": {LEAVER: {"ansible_port": 1}}}}))
-    resumed = play(*EXIT, f"--inventory={lost}"), look()
+    report = lost.with_name("report.json")
+    kept = (*EXIT, f"--extra-vars=exit_report={report}")
+    resumed = play(*kept, f"--inventory={lost}"), look()
+    first = json.loads(report.read_text())
     until_ms = resumed[1].workers[LEAVER].unbonding_until_ms
     assert until_ms is not None, resumed[0].output
     time.sleep(max(0.0, until_ms / 1000 - time.time()) + 1)
-    left = play(*EXIT), look()
-    return Story(before, checked, killed, resumed, left, (play(*EXIT), look()))
+    left = play(*kept), look()
+    second = json.loads(report.read_text())
+    return Story(before, checked, killed, resumed, left, (play(*EXIT), look()), (first, second))

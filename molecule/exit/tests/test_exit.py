@@ -68,6 +68,14 @@ def test_after_the_window_the_stake_is_at_the_withdrawal_address(story: Story) -
     assert (story.resumed[1].paid_back_mist, after.paid_back_mist) == (0, SUI)
 
 
+def test_the_report_says_when_the_stake_can_be_withdrawn(story: Story) -> None:
+    until_ms = story.resumed[1].workers[LEAVER].unbonding_until_ms
+    assert story.reports == (
+        {"node_id": LEAVER, "withdrawable_at_ms": until_ms},
+        {"node_id": LEAVER, "withdrawable_at_ms": 0},
+    )
+
+
 def test_the_run_after_the_window_found_the_agent_stopped(story: Story) -> None:
     stopping = story.left[0].output.partition("TASK [wipe : Stop the agent and its pods for good]")[2]
     assert stopping.partition("TASK [")[0].split()[1:3] == ["ok:", "[worker-1]"]
