@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
-from inventory_kit import record, view
+from inventory_kit import SUI, record, view
 
+from k3s_daas.chain import Key
+from k3s_daas.inventory import ProposalRecord, Source, TokenRecord, WorkerRecord
 from k3s_daas.registry import WorkerStatus
 
 PROJECT = Path(__file__).parents[2]
@@ -51,6 +54,33 @@ def test_what_it_shares_with_the_modules_is_the_same(options: dict[str, Any]) ->
     for name, told in shared.items():
         for key in ("type", "elements", "choices", "default", "required"):
             assert options[name].get(key, False) == told.get(key, False), (name, key)
+
+
+def test_the_page_lists_every_variable() -> None:
+    page = (PROJECT / "docs/inventory.md").read_text()
+    told = {
+        title: set(re.findall(r"`(\w+)`", page.split(f"| `{title}` | |")[1].split("\n\n")[0]))
+        for title in ("sui_worker", "sui_worker_read")
+    }
+    worker = {*WorkerRecord.model_fields, *ProposalRecord.model_fields, *TokenRecord.model_fields}
+    assert told == {"sui_worker": worker, "sui_worker_read": {*Source.model_fields, "cached"}}
+
+
+def test_the_example_is_an_inventory(parsed: Any, chain: Any, tmp_path: Path) -> None:
+    example = PROJECT / "inventories/example"
+    hosts, ours = (yaml.safe_load((example / name).read_text()) for name in ("hosts.yml", "sui_workers.yml"))
+    shared = yaml.safe_load((example / "group_vars/all.yml").read_text())
+    assert ours["key_file"] == shared["k3s_daas_wallet_key_file"]
+    assert (ours["endpoints"], ours["network"], ours["name"]) == tuple(
+        shared[f"k3s_daas_{name}"] for name in ("sui_endpoints", "network", "registry_name")
+    )
+    Key.create(tmp_path / "key")
+    chain.answer = view([record("worker-1", required_stake_mist=2 * SUI), record("worker-9")])
+    ids = {"package_id": None, "registry_id": None}
+    inventory = parsed(before=hosts, **ours | ids | {"key_file": str(tmp_path / "key")})
+    assert [host.name for host in inventory.get_hosts("sui_workers")] == ["worker-1"]
+    assert [host.name for host in inventory.get_hosts("understaked")] == ["worker-1"]
+    assert inventory.get_hosts("sui_workers_chain_only") == []
 
 
 def test_examples_are_inventories(documented: Any, options: dict[str, Any], parsed: Any, chain: Any) -> None:
