@@ -9,7 +9,7 @@ name: sui_workers
 short_description: The on-chain registry as an inventory
 version_added: "0.1.0"
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 description:
   - Reads a fleet's registry from the chain and makes a host of each worker, named by its node id, with
     groups by status, owner and reputation. Other groups and variables can be constructed of what the chain
