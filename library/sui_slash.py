@@ -62,6 +62,7 @@ EXAMPLES = r"""
 - name: Free it again
   sui_slash:
     <<: *chain
+    node_id: worker-2
     state: cancelled
     key_file: ~/.k3s-daas/arbiter.key
   delegate_to: localhost
