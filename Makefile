@@ -84,7 +84,7 @@ demo: setup
 demo-down:
 	@$(PYTHON) molecule/resources/stage --name demo down
 
-test: setup $(STATE)/second-client $(STATE)/test-packages lint
+test: setup $(STATE)/second-client $(STATE)/test-packages lint sanity
 	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 lint: $(STATE)/venv

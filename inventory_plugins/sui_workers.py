@@ -250,6 +250,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return view, False
 
     def _read(self, asked: dict[str, Any]) -> FleetView:
+        where: Deployment | Named
         try:
             if asked["name"]:
                 where = Named(asked["name"], Key.load(asked["key_file"]))
