@@ -37,6 +37,13 @@ IGNORED = (
     # Of open_url the CA can't be given as data; here it is what the API server has just said.
     "plugins/modules/k3s_daas_host_info.py replace-urlopen",
 )
+#: run_command, which ansible-test asks for since then, has no time limit.
+IGNORED_SINCE = {
+    "2.21": (
+        "plugins/modules/k3s_daas_host_info.py pylint:ansible-bad-function",
+        "plugins/modules/k3s_daas_wheelhouse.py pylint:ansible-bad-function",
+    )
+}
 FILES = {
     "galaxy.yml": f"""\
 namespace: {NAMESPACE.split(".", maxsplit=1)[0]}
@@ -89,10 +96,10 @@ def build(folder: Path) -> Path:
         for path in sorted((root / "plugins").rglob("*.py"))
         if "_" in {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
     ]
-    ignored = "".join(f"{line}\n" for line in [*license_, *names, *IGNORED])
     (root / "tests/sanity").mkdir()
     for version in CORES:
-        (root / f"tests/sanity/ignore-{version}.txt").write_text(ignored)
+        ignored = [*license_, *names, *IGNORED, *IGNORED_SINCE.get(version, ())]
+        (root / f"tests/sanity/ignore-{version}.txt").write_text("".join(f"{line}\n" for line in ignored))
     return root
 
 
