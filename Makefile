@@ -7,6 +7,8 @@
 # make bench-cluster K3S_ANSIBLE=/path  site.yml beside k3s-io/k3s-ansible's, of which a checkout is there
 # make image-check  the enclave image, built twice: are the bytes the same?
 # make screenshot   the status page's picture in docs/images
+# make docs       docs/reference, of what ansible-doc says
+# make sanity     ansible-test's checks of modules and plugins; ANSIBLE_CORE=2.21 SANITY_PYTHON=python3.13 for another
 # make setup      only what the others need: Debian packages, virtual environment, Move compiler, host image
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -26,7 +28,8 @@ PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-con
 TEST_PACKAGES := chromium chromium-driver
 STAGE := $(PYTHON) molecule/resources/stage
 
-.PHONY: help setup demo demo-down test lint bench-chain bench-services bench-apiserver bench-cluster image-check screenshot
+.PHONY: help setup demo demo-down test lint sanity docs bench-chain bench-services bench-apiserver bench-cluster \
+  image-check screenshot
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -106,13 +109,20 @@ demo: setup
 demo-down:
 	@$(PYTHON) molecule/resources/stage --name demo down
 
-test: setup $(STATE)/second-client $(STATE)/test-packages $(STATE)/prometheus $(STATE)/aws lint
+test: setup $(STATE)/second-client $(STATE)/test-packages $(STATE)/prometheus $(STATE)/aws lint sanity
 	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 lint: $(STATE)/venv
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/mypy benchmarks/services.py \
 		&& $(BIN)/mypy molecule/resources/image_check.py \
 		&& $(BIN)/ansible-lint
+
+sanity: $(STATE)/venv
+	@$(BIN)/python tests/sanity/run.py \
+	  $(if $(ANSIBLE_CORE),--core $(ANSIBLE_CORE) --python $(or $(SANITY_PYTHON),$(PYTHON)))
+
+docs: $(STATE)/venv
+	@$(BIN)/python docs/reference.py
 
 bench-chain: setup
 	@$(BIN)/python benchmarks/chain.py

@@ -9,10 +9,6 @@ the variable `drift_changes`.
 
 from __future__ import annotations
 
-from typing import Any
-
-from ansible.plugins.callback import CallbackBase
-
 DOCUMENTATION = r"""
 name: drift
 type: aggregate
@@ -21,6 +17,10 @@ description:
   - Gathers the tasks that report a change, in plays with the variable C(drift_gathers), and puts them into
     the variable C(drift_changes) of a later play that has one.
 """
+
+from typing import Any
+
+from ansible.plugins.callback import CallbackBase
 
 #: Arguments that name what a task is about. The others may hold anything.
 _NAMES = ("dest", "path", "name")

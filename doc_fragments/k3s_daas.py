@@ -34,8 +34,9 @@ attributes:
     description: Checks and simulates everything, sends nothing.
   diff_mode:
     support: full
+    description: Shows what changes on-chain, or would.
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
     # Modules that sign.

@@ -82,6 +82,7 @@ attributes:
     description: Only reads; writes O(report) all the same.
   diff_mode:
     support: none
+    description: What differs is its result.
 """
 
 EXAMPLES = r"""
@@ -126,10 +127,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from ansible.module_utils.k3s_daas_chain import Key, Refused, connect, start
+from ansible.module_utils.k3s_daas_chain import Refused, connect, start
 
 try:
-    from k3s_daas.chain import ChainError
+    from k3s_daas.chain import ChainError, Key
     from k3s_daas.drift import Change, Cluster, Fleet, Host, NotAsked, OnChain, Seen, compare
     from k3s_daas.registry import Deployment, Registry, check_node_id, find_registry
     from k3s_daas.registry.settings import parse_wanted

@@ -71,8 +71,9 @@ attributes:
     description: An owner or group that doesn't exist yet counts as one that the run would have made.
   diff_mode:
     support: full
+    description: Shows owners, modes and the lines of files that change.
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
 EXAMPLES = r"""

@@ -24,8 +24,9 @@ attributes:
     description: Changes nothing.
   diff_mode:
     support: none
+    description: Changes nothing.
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
 EXAMPLES = r"""

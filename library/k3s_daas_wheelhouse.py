@@ -1,5 +1,5 @@
 #!/usr/bin/python
-# Copyright: the K3s-DaaS authors
+# Copyright the K3s-DaaS authors
 # SPDX-License-Identifier: Apache-2.0
 """Build the tar that gives hosts the daemons and all they need."""
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: k3s_daas_wheelhouse
 short_description: Build the wheelhouse of the K3s-DaaS daemons
+version_added: "0.1.0"
 description:
   - Builds one tar with C(k3s-daas) and all it needs, unpacked and compiled, for one Python and architecture.
     Its C(lib) and C(bin) belong into a virtual environment. That takes a host a second, where installing the
@@ -40,8 +41,10 @@ options:
 attributes:
   check_mode:
     support: full
+    description: Says whether the tar is there, and under which name.
   diff_mode:
     support: none
+    description: A tar is made or there.
 author: [K3s-DaaS authors (@k3s-daas)]
 """
 

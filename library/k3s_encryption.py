@@ -50,7 +50,7 @@ attributes:
     support: full
     description: Shows the names of the keys in their order, never a key.
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
 EXAMPLES = r"""

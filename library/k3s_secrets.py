@@ -39,7 +39,7 @@ attributes:
     support: none
     description: The content of a Secret doesn't change.
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
 EXAMPLES = r"""

@@ -43,7 +43,7 @@ attributes:
     support: none
     description: The file is a secret.
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
 EXAMPLES = r"""

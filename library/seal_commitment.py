@@ -47,7 +47,7 @@ attributes:
     support: full
     description: Shows presence and mode of the file, never its content.
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
 EXAMPLES = r"""

@@ -64,7 +64,6 @@ gas_mist:
 
 from ansible.module_utils.k3s_daas_chain import (
     PLANNED,
-    Key,
     foresee,
     have_registry,
     open_registry,
@@ -73,6 +72,7 @@ from ansible.module_utils.k3s_daas_chain import (
 )
 
 try:
+    from k3s_daas.chain import Key
     from k3s_daas.chain.bcs import normalize_address
     from k3s_daas.registry.caps import check_separate, plan_caps, planned_caps
 except ImportError:

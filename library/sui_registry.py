@@ -134,7 +134,6 @@ gas_mist:
 
 from ansible.module_utils.k3s_daas_chain import (
     PLANNED,
-    Key,
     connect,
     foresee,
     have_ids,
@@ -143,6 +142,7 @@ from ansible.module_utils.k3s_daas_chain import (
 )
 
 try:
+    from k3s_daas.chain import Key
     from k3s_daas.chain.bcs import normalize_address
     from k3s_daas.registry import Registry
     from k3s_daas.registry.settings import creation, describe, parse_wanted, plan_settings

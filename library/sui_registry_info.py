@@ -42,6 +42,7 @@ attributes:
     description: Only reads.
   diff_mode:
     support: none
+    description: Only reads.
 """
 
 EXAMPLES = r"""

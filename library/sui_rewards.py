@@ -42,14 +42,15 @@ extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 
 EXAMPLES = r"""
 - name: Keep 10 SUI in the reward pool
-  sui_rewards: &chain
+  sui_rewards:
     state: funded
     pool: "10"
-    package_id: "{{ package.package_id }}"
-    registry_id: "{{ registry.registry_id }}"
-    network: localnet
-    endpoints: [http://127.0.0.1:9000]
-    key_file: ~/.k3s-daas/operator.key
+    <<: &chain
+      package_id: "{{ package.package_id }}"
+      registry_id: "{{ registry.registry_id }}"
+      network: localnet
+      endpoints: [http://127.0.0.1:9000]
+      key_file: ~/.k3s-daas/operator.key
   delegate_to: localhost
 
 - name: Pay out what all workers earned

@@ -59,14 +59,15 @@ EXAMPLES = r"""
   register: worker_next
 
 - name: Put its commitment on-chain
-  sui_seal_token: &chain
+  sui_seal_token:
     workers: ["{{ worker_next }}"]
     state: rotated
-    package_id: "{{ package_id }}"
-    registry_id: "{{ registry_id }}"
-    network: localnet
-    endpoints: [http://127.0.0.1:9000]
-    key_file: ~/.k3s-daas/operator.key
+    <<: &chain
+      package_id: "{{ package_id }}"
+      registry_id: "{{ registry_id }}"
+      network: localnet
+      endpoints: [http://127.0.0.1:9000]
+      key_file: ~/.k3s-daas/operator.key
   delegate_to: localhost
   register: rotated
 

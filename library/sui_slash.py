@@ -47,20 +47,22 @@ extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 
 EXAMPLES = r"""
 - name: Slash a worker
-  sui_slash: &chain
+  sui_slash:
     node_id: worker-2
     reason: operator_decision
     evidence: "ticket 4711: mined on the node"
-    package_id: "{{ package.package_id }}"
-    registry_id: "{{ registry.registry_id }}"
-    network: localnet
-    endpoints: [http://127.0.0.1:9000]
+    <<: &chain
+      package_id: "{{ package.package_id }}"
+      registry_id: "{{ registry.registry_id }}"
+      network: localnet
+      endpoints: [http://127.0.0.1:9000]
     key_file: ~/.k3s-daas/slasher.key
   delegate_to: localhost
 
 - name: Free it again
   sui_slash:
     <<: *chain
+    node_id: worker-2
     state: cancelled
     key_file: ~/.k3s-daas/arbiter.key
   delegate_to: localhost

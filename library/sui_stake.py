@@ -51,14 +51,15 @@ extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 
 EXAMPLES = r"""
 - name: Stake for all workers
-  sui_stake: &chain
+  sui_stake:
     workers: "{{ ansible_play_hosts | map('extract', hostvars, 'worker_seal') | list }}"
     stake: "1.5"
-    package_id: "{{ package.package_id }}"
-    registry_id: "{{ registry.registry_id }}"
-    network: localnet
-    endpoints: [http://127.0.0.1:9000]
-    key_file: ~/.k3s-daas/operator.key
+    <<: &chain
+      package_id: "{{ package.package_id }}"
+      registry_id: "{{ registry.registry_id }}"
+      network: localnet
+      endpoints: [http://127.0.0.1:9000]
+      key_file: ~/.k3s-daas/operator.key
   delegate_to: localhost
   run_once: true
 
@@ -103,9 +104,10 @@ gas_mist:
   returned: success
 """
 
-from ansible.module_utils.k3s_daas_chain import Key, foresee, have_registry, open_registry, perform, start
+from ansible.module_utils.k3s_daas_chain import foresee, have_registry, open_registry, perform, start
 
 try:
+    from k3s_daas.chain import Key
     from k3s_daas.chain.bcs import normalize_address
     from k3s_daas.registry import staking
     from k3s_daas.registry.leaving import plan_exit, time_for_leaving

@@ -252,12 +252,19 @@ class Fields:
             raise self._wrong(name, value, "text")
         return value
 
+    def texts(self, name: str) -> list[str]:
+        value = self.raw(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(name, value, "a list of texts")
+        return value
+
     def number(self, name: str) -> int:
         value = self.raw(name)
-        # u64 comes as text, u8 to u32 as a JSON number.
-        if isinstance(value, str) and value.isascii() and value.isdigit():
+        # u64 comes as text, u8 to u32 as a JSON number. The longest that Move has, a u256, has 78 digits.
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 78:
             return int(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == int(value):
+        whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+        if whole and value >= 0:
             return int(value)
         raise self._wrong(name, value, "an unsigned number")
 
@@ -382,7 +389,7 @@ def parse_registry(registry_id: str, type_: str, json: Any) -> RegistryConfig:
         version=fields.number("version"),
         name=fields.text("name"),
         open=fields.flag("open"),
-        allowed_owners=frozenset(fields.struct("allowed_owners").raw("contents")),
+        allowed_owners=frozenset(fields.struct("allowed_owners").texts("contents")),
         min_stake_mist=fields.number("min_stake"),
         slash_window_ms=fields.number("slash_window_ms"),
         unbonding_window_ms=fields.number("unbonding_window_ms"),
