@@ -11,9 +11,9 @@
 their bridge, and a wallet that has SUI, chooses a k3s, and describes all of it in .state/NAME/stage.json,
 where the inventory reads it. It leaves a whole stage alone, and makes one that a killed run left half anew.
 `down` removes everything, twice is fine. `add` makes more workers' hosts and `remove` takes those away; each
-prints the names of those that it changed. `logs` keeps the hosts' journals in .state/logs/NAME. With --enclave
-the master is none of the hosts: `enclave` starts it from the enclave image in DIR, with the cluster's
-configuration in FILE, and prints what the emulator of its security module says.
+prints the names of those that it changed. `logs` keeps the hosts' journals in .state/logs/NAME. With
+--enclave the master is none of the hosts: `enclave` starts it from the enclave image in DIR, with the
+cluster's configuration in FILE, and prints what the emulator of its security module says.
 """
 
 from __future__ import annotations

@@ -100,9 +100,7 @@ class Stage:
             self.down()
         say(f"hosts: {', '.join(f'{name} {address}' for name, address in self.addresses.items())}")
         hosts = {name: address for name, address in self.addresses.items() if name in self.made}
-        self.testhosts(
-            self.subnet, "up", *_pairs(hosts), options=["--kubernetes"] if binary.real else []
-        )
+        self.testhosts(self.subnet, "up", *_pairs(hosts), options=["--kubernetes"] if binary.real else [])
         net = self.start_chain()
         say(f"localnet: {net.rpc}, chain {net.chain_id}")
         wallet = self.folder / "operator.key"
