@@ -29,9 +29,10 @@ attributes:
     description: Only reads.
   diff_mode:
     support: none
+    description: Only reads.
 requirements: [boto3]
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
 EXAMPLES = r"""

@@ -109,6 +109,7 @@ attributes:
     description: Says whether an image would be made, not which.
   diff_mode:
     support: none
+    description: Of bytes there is nothing to show.
 author: [K3s-DaaS authors (@k3s-daas)]
 """
 

@@ -29,8 +29,9 @@ attributes:
     description: Only reads.
   diff_mode:
     support: none
+    description: Only reads.
 author:
-  - K3s-DaaS authors
+  - K3s-DaaS authors (@k3s-daas)
 """
 
 EXAMPLES = r"""
