@@ -67,8 +67,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: An image or a C(nitro-cli) that isn't there yet counts as one that the run would have
-      brought.
+    description: An image or a C(nitro-cli) that isn't there yet counts as brought by the run.
   diff_mode:
     support: full
     description: Shows what runs, and what would.
@@ -105,24 +104,16 @@ reasons:
 
 import os
 
+from ansible.module_utils import k3s_daas_nitro as nitro
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.k3s_daas_nitro import (
-    MISSING,
-    Cli,
-    NitroError,
-    Wanted,
-    check_image,
-    differences,
-    pcr,
-)
 
 
 def look(module, cli):
     """The enclave of that name; None too in check mode when nitro-cli would only be installed."""
     try:
         return cli.named(module.params["name"])
-    except NitroError as error:
-        if module.check_mode and error.code == MISSING:
+    except nitro.NitroError as error:
+        if module.check_mode and error.code == nitro.MISSING:
             return None
         raise
 
@@ -134,11 +125,11 @@ def check(module, cli, wanted):
         return
     try:
         image = cli.image(path)
-    except NitroError as error:
-        if module.check_mode and error.code == MISSING:
+    except nitro.NitroError as error:
+        if module.check_mode and error.code == nitro.MISSING:
             return
         raise
-    check_image(image, wanted.pcr0, path)
+    nitro.check_image(image, wanted.pcr0, path)
 
 
 def unit_runs(module):
@@ -155,7 +146,7 @@ def systemctl(module, verb):
     if code:
         journal = ["journalctl", "--no-pager", "--output=cat", "--lines=10", f"--unit={unit}"]
         words = module.run_command(journal)[1].strip()
-        raise NitroError(f"`systemctl {verb} {unit}` failed: {error.strip()} Its last words: {words}")
+        raise nitro.NitroError(f"`systemctl {verb} {unit}` failed: {error.strip()} Its last words: {words}")
 
 
 def stop(module, cli):
@@ -175,15 +166,15 @@ def start(module, cli, wanted):
         cli.start(module.params["name"], module.params["eif"], wanted)
     enclave = cli.named(module.params["name"])
     if enclave is None:
-        raise NitroError(
+        raise nitro.NitroError(
             f"Found no enclave {module.params['name']} after it was started; wanted it running. It ended at "
             "once: give it more memory, or run it with debug and read `nitro-cli console`."
         )
-    wrong = differences(enclave, wanted)
+    wrong = nitro.differences(enclave, wanted)
     if wrong:
         stop(module, cli)
         fix = "Bring the unit's settings in line and run it" if module.params["unit"] else "Run it"
-        raise NitroError(
+        raise nitro.NitroError(
             f"Found another enclave started than the wanted one: {'; '.join(wrong)}. It was stopped. "
             f"{fix} again."
         )
@@ -196,7 +187,7 @@ def told(enclave):
 
 def work(module):
     params = module.params
-    cli = Cli(params["nitro_cli"])
+    cli = nitro.Cli(params["nitro_cli"])
     if params["state"] == "stopped":
         before = look(module, cli)
         changed, reasons, after = before is not None or unit_runs(module), [], None
@@ -204,13 +195,13 @@ def work(module):
             stop(module, cli)
         expected = {}
     else:
-        wanted = Wanted(
-            pcr(params["pcr0"], "the wanted PCR0"),
+        wanted = nitro.Wanted(
+            nitro.pcr(params["pcr0"], "the wanted PCR0"),
             *(params["cpu_count"], params["memory_mib"], params["enclave_cid"], params["debug"]),
         )
         check(module, cli, wanted)
         before = after = look(module, cli)
-        reasons = ["none runs"] if before is None else differences(before, wanted)
+        reasons = ["none runs"] if before is None else nitro.differences(before, wanted)
         if before is not None and params["unit"] and not unit_runs(module):
             reasons.append(f"{params['unit']} doesn't run it")
         if params["state"] == "restarted" and before is not None:
@@ -251,7 +242,7 @@ def main():
     )
     try:
         work(module)
-    except NitroError as error:
+    except nitro.NitroError as error:
         module.fail_json(msg=str(error), code=error.code)
 
 

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -187,7 +188,7 @@ class ApiServer:
         await self.operators.refresh()
 
     def load(self) -> None:
-        config: Any = None
+        config: Any = SimpleNamespace(min_stake_mist=10**9)
         self.index.load(Snapshot(config, dict(self.workers), {}, dict(self.owner_tokens), None, 1))
         self.index.settled = True
         self.fresh()

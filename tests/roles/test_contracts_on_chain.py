@@ -138,7 +138,7 @@ async def test_everything_is_shown_before_it_is_sent_and_only_sent_once(ansible:
     assert good, done
     in_order(
         done,
-        "Publishes 12 modules",
+        "Publishes 13 modules",
         "TASK [contracts : Publish the package]",
         "Creates registry 'fleet'",
         "TASK [contracts : Create the registry, or change it]",

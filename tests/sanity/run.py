@@ -107,6 +107,7 @@ def rewritten(text: str) -> str:
     """With full names of what the collection has itself."""
     inside = f"ansible_collections.{NAMESPACE}.plugins.module_utils."
     text = re.sub(r"^from ansible\.module_utils\.(?=k3s_daas_)", f"from {inside}", text, flags=re.M)
+    text = re.sub(r"^from ansible\.module_utils (?=import k3s_daas_)", f"from {inside[:-1]} ", text, flags=re.M)
     ours = {path.stem for path in (PROJECT / "library").glob("*.py")}
     text = re.sub(r"\bM\((\w+)\)", lambda m: f"M({NAMESPACE}.{m[1]})" if m[1] in ours else m[0], text)
     return re.sub(
