@@ -105,11 +105,11 @@ def build(folder: Path) -> Path:
 
 def rewritten(text: str) -> str:
     """With full names of what the collection has itself."""
-    inside = f"ansible_collections.{NAMESPACE}.plugins.module_utils."
-    text = re.sub(r"^from ansible\.module_utils\.(?=k3s_daas_)", f"from {inside}", text, flags=re.M)
-    text = re.sub(r"^from ansible\.module_utils (?=import k3s_daas_)", f"from {inside[:-1]} ", text, flags=re.M)
-    ours = {path.stem for path in (PROJECT / "library").glob("*.py")}
-    text = re.sub(r"\bM\((\w+)\)", lambda m: f"M({NAMESPACE}.{m[1]})" if m[1] in ours else m[0], text)
+    inside = f"ansible_collections.{NAMESPACE}.plugins.module_utils"
+    ours = r"(?=\.k3s_daas_| import k3s_daas_)"
+    text = re.sub(rf"^from ansible\.module_utils{ours}", f"from {inside}", text, flags=re.M)
+    modules = {path.stem for path in (PROJECT / "library").glob("*.py")}
+    text = re.sub(r"\bM\((\w+)\)", lambda m: f"M({NAMESPACE}.{m[1]})" if m[1] in modules else m[0], text)
     return re.sub(
         r"^(extends_documentation_fragment: )\[(.*)\]$",
         lambda found: found[1] + "[" + re.sub(r"\bk3s_daas\b", f"{NAMESPACE}.k3s_daas", found[2]) + "]",
