@@ -34,10 +34,12 @@ options:
     choices: [amd64, arm64]
     default: amd64
   sources:
-    description: Where packages come from, as apt's one-line sources without C(deb).
+    description:
+      - Where packages come from, as apt's one-line sources without C(deb).
+      - When empty, where this machine has the suite from, with its updates and its security updates.
     type: list
     elements: str
-    required: true
+    default: []
   packages:
     description: What the image has beside what is essential.
     type: list
@@ -119,7 +121,6 @@ EXAMPLES = r"""
     dir: image
     cache_dir: cache
     suite: bookworm
-    sources: [http://deb.debian.org/debian bookworm main]
     packages: [python3, systemd, systemd-sysv]
     lock: packages-amd64.json
     python_version: "3.11"
@@ -177,7 +178,7 @@ OPTIONS = {
     "cache_dir": {"type": "path", "required": True},
     "suite": {"type": "str", "required": True},
     "architecture": {"type": "str", "choices": ["amd64", "arm64"], "default": "amd64"},
-    "sources": {"type": "list", "elements": "str", "required": True},
+    "sources": {"type": "list", "elements": "str", "default": []},
     "packages": {"type": "list", "elements": "str", "required": True},
     "lock": {"type": "path", "required": True},
     "update_lock": {"type": "bool", "default": False},

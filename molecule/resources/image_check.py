@@ -31,7 +31,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 STATE = PROJECT / ".state"
 FOLDER = STATE / "image-check"
 _KERNEL_PACKAGE = "linux-image-cloud-amd64"
-_SOURCE = apt.Source(("http://deb.debian.org/debian bookworm main",), "bookworm", "amd64")
+_SOURCE = apt.Source((), "bookworm", "amd64")
 
 
 def say(line: str) -> None:

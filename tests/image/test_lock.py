@@ -174,3 +174,39 @@ class TestFiles:
         ours = apt.Apt(tmp_path / "apt", source)
         with pytest.raises(ImageError, match="enclave_image_sources"):
             ours.download([Package("aa", "1", "all", "0" * 64, 1)], tmp_path / "cache")
+
+
+class TestSourcesOfThisMachine:
+    """Asked of apt itself, which reads a configuration of the test's."""
+
+    @pytest.fixture
+    def machine(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        (tmp_path / "apt.conf").write_text(
+            f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\nDir::Etc::sourceparts "/dev/null";\n'
+            f'Dir::State "{tmp_path}/state";\n'
+        )
+        monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+        return tmp_path
+
+    def test_those_of_the_suite_are_taken_and_no_others(self, machine: Path) -> None:
+        (machine / "sources.list").write_text(
+            "deb http://mirror.example/debian bookworm main contrib\n"
+            "deb-src http://mirror.example/debian bookworm main\n"
+            "deb http://mirror.example/debian bookworm-updates main\n"
+            "deb http://mirror.example/debian bookworm-backports main\n"
+            "deb http://mirror.example/security bookworm-security main\n"
+            "deb http://others.example/tool stable main\n"
+        )
+        assert apt.own_sources("bookworm") == (
+            "http://mirror.example/debian/ bookworm main",
+            "http://mirror.example/debian/ bookworm-updates main",
+            "http://mirror.example/security/ bookworm-security main",
+        )
+
+    def test_a_machine_of_another_release_says_what_to_do(self, machine: Path) -> None:
+        (machine / "sources.list").write_text("deb http://mirror.example/debian trixie main\n")
+        ours = apt.Apt(machine / "ours", apt.Source((), "bookworm", "amd64"))
+        with pytest.raises(
+            ImageError, match=r"Found .* trixie main .*wanted.* bookworm main.*enclave_image_sources"
+        ):
+            ours.update()

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -22,16 +22,43 @@ from k3s_daas.image.errors import ImageError
 from k3s_daas.image.lock import Lock, Package
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_SOURCE_LINE = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where packages come from: apt's one-line sources without `deb` and options, and the suite."""
+    """Where packages come from: apt's one-line sources without `deb` and options, and the suite.
+
+    Without lines, where this machine has the suite from.
+    """
 
     lines: tuple[str, ...]
     suite: str
     architecture: str
+
+
+def own_sources(suite: str) -> tuple[str, ...]:
+    """Where this machine has this suite from: its archive, its updates and its security updates.
+
+    As in Source.lines. Raises ImageError when this machine has another release.
+    """
+    done = subprocess.run(
+        # Of what the sources say, whether or not their lists were ever fetched.
+        ["apt-get", "indextargets", "--no-release-info", "--format", _SOURCE_LINE, "Created-By: Packages"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    found = [line for line in done.stdout.splitlines() if line]
+    suites = {suite, f"{suite}-updates", f"{suite}-security"}
+    ours = [line for line in found if line.split()[-2] in suites and line.split()[-1] == "main"]
+    if not ours:
+        raise ImageError(
+            f"Found {'; '.join(found) or 'no package source'} on this machine, wanted one with {suite} main. "
+            "Name sources with it in enclave_image_sources."
+        )
+    return tuple(dict.fromkeys(ours))
 
 
 class Apt:
@@ -43,8 +70,7 @@ class Apt:
         for below in ("state/lists/partial", "cache/archives/partial"):
             (folder / below).mkdir(parents=True, exist_ok=True)
         (folder / "status").write_text("")
-        options = f"arch={source.architecture} signed-by={KEYRING}"
-        (folder / "sources.list").write_text("".join(f"deb [{options}] {one}\n" for one in source.lines))
+        self._name_sources(source.lines)
         (folder / "apt.conf").write_text(
             f'Dir::State "{folder}/state";\n'
             f'Dir::State::status "{folder}/status";\n'
@@ -63,8 +89,16 @@ class Apt:
             'Acquire::Check-Valid-Until "false";\n'
         )
 
+    def _name_sources(self, lines: Sequence[str]) -> None:
+        options = f"arch={self._source.architecture} signed-by={KEYRING}"
+        (self._folder / "sources.list").write_text("".join(f"deb [{options}] {one}\n" for one in lines))
+
     def update(self) -> None:
         """Fetch the lists. Raises ImageError."""
+        if not self._source.lines:
+            # Not before they are needed: a build from kept packages runs on any machine.
+            self._source = replace(self._source, lines=own_sources(self._source.suite))
+            self._name_sources(self._source.lines)
         self._run("update", "--error-on=any")
 
     def resolve(self, wanted: Sequence[str]) -> Lock:
