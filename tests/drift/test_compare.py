@@ -181,6 +181,12 @@ def test_the_units_of_a_worker_that_is_gone_may_be_stopped(agreeing: Callable[..
     assert about(sides) == {(W2, "status")}
 
 
+def test_a_unit_that_another_one_starts_needs_no_enabling(agreeing: Callable[..., Sides]) -> None:
+    unit = "k3s-agent.service"
+    assert about(agreeing((W1,)).unit_with(W1, unit, enabled="static")) == set()
+    assert about(agreeing((W1,)).unit_with(W1, unit, active="inactive", enabled="static")) == {(W1, unit)}
+
+
 def test_a_rotation_that_was_interrupted_says_which_half_is_missing(agreeing: Callable[..., Sides]) -> None:
     sides = agreeing((W1,))
     assert sides.seen.chain is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_what_it_looks_at_does_nothing_in_check_mode() -> None:
                 assert task.get("check_mode") is not False, (role, file, task["name"])
 
 
-def test_every_unit_that_a_role_enables_is_looked_at() -> None:
+def test_every_unit_that_a_role_keeps_up_is_looked_at() -> None:
     plays = yaml.safe_load((PROJECT / "playbooks/drift.yml").read_text())
     asked = {
         unit
@@ -137,13 +138,15 @@ def test_every_unit_that_a_role_enables_is_looked_at() -> None:
         for task in play["tasks"]
         for unit in task.get("vars", {}).get("drift_units", [])
     }
-    enabled = {
-        path.name.removesuffix(".j2")
+    texts = {
+        path.name.removesuffix(".j2"): path.read_text()
         for role in looked_at()
         for path in (PROJECT / "roles" / role / "templates").glob("*.j2")
-        if "[Install]" in path.read_text()
     }
-    assert asked == enabled - SEALED
+    enabled = {unit for unit, text in texts.items() if "[Install]" in text}
+    upheld = re.findall(r"^Upholds=(.+)$", "\n".join(texts.values()), re.MULTILINE)
+    assert upheld, "wanted the watcher to uphold its path units"
+    assert asked == (enabled | set(" ".join(upheld).split())) - SEALED
 
 
 PLAYS = """

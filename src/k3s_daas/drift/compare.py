@@ -153,7 +153,7 @@ def _units(name: str, host: Host) -> Iterator[Difference]:
             found = "not installed"
         elif state.active != "active":
             found = f"{state.active} ({state.sub})"
-        elif state.enabled != "enabled":
+        elif state.enabled not in ("enabled", "static"):
             found = state.enabled
         else:
             continue

@@ -19,7 +19,10 @@ class _Said(BaseModel):
 
 
 class Unit(_Said):
-    """systemd's ActiveState, SubState and UnitFileState; the last is "" for a unit that isn't installed."""
+    """systemd's ActiveState, SubState and UnitFileState; the last is "" for a unit that isn't installed.
+
+    A static one is started by another unit.
+    """
 
     active: Text
     sub: Text
