@@ -11,6 +11,7 @@ import pytest
 from k3s_daas import join
 from k3s_daas.chain import InsufficientGas, MoveAbort
 from k3s_daas.registry import WorkerStatus
+from k3s_daas_master.fleet import rest_s
 
 
 async def staked(bench: Any, node_id: str = "worker-1", **how: Any) -> str:
@@ -561,3 +562,11 @@ async def test_a_large_fleet_is_read_in_pages(bench: Any, monkeypatch: pytest.Mo
     assert len(bench.state.fleet.nodes) == 5
     assert all(node.ready and node.lease_renewed_ms for node in bench.state.fleet.nodes.values())
     assert bench.kube.asked("GET").count("GET /api/v1/nodes") == 3
+
+
+@pytest.mark.parametrize(
+    ("took_s", "every_s", "wanted"),
+    [(0.01, 5, 0.2), (0.3, 5, 1.2), (60, 5, 2.0), (0.3, 0.05, 1.2), (0, 0.05, 0.05)],
+)
+def test_a_pass_is_followed_by_a_rest(took_s: float, every_s: float, wanted: float) -> None:
+    assert rest_s(took_s, every_s) == pytest.approx(wanted)

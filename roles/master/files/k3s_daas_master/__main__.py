@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import dataclasses
 import json
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from k3s_daas import logs
 from k3s_daas.chain import ChainError, Key
-from k3s_daas_master import cut
+from k3s_daas_master import cut, memory
 from k3s_daas_master.backups import command as backups
 from k3s_daas_master.backups.places import BackupError
 from k3s_daas_master.certificate import CertificateError, Issued, issue
@@ -27,8 +26,6 @@ from k3s_daas_master.store import Store
 
 #: A configuration or state that a restart doesn't mend (sysexits' EX_CONFIG).
 EXIT_CONFIG = 78
-# glibc's M_MMAP_THRESHOLD (malloc.h) and its default, which stays where it is once it is set.
-_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 128 * 1024
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -175,21 +172,10 @@ def _serve(config: Config) -> int:
     from k3s_daas_master.service import serve
 
     logs.configure("k3s-daas-master", config.log_level)
-    _give_large_blocks_back()
+    memory.map_large_blocks()
     # Half as many token checks again as on asyncio's own loop.
     uvloop.run(serve(config))
     return 0
-
-
-def _give_large_blocks_back() -> None:
-    """Have glibc map each large block by itself, whatever was freed before.
-
-    A node password's scrypt takes 32 MB. Once such a block was freed, glibc takes its size for the new
-    limit, and TLS connections' buffers of 256 KB come out of what scrypt has used: 130 MB with 1,000 workers.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ LABEL_LOCKED = "k3s-daas/locked"
 FINALIZER = "k3s-daas/node-password"
 ANNOTATION_CREATED_MS = "k3s-daas/created-ms"
 # Items that one answer of a list may hold: the whole of a large fleet at once would take tens of MB, and hold
-# up everything else while it is parsed.
-_PAGE = 100
+# up everything else while it is parsed. And a freed answer is too small for a TLS buffer (memory.py).
+_PAGE = 20
 ANNOTATION_CORDONED = "k3s-daas/cordoned"
 ANNOTATION_LEAVING = "k3s-daas/leaving"
 

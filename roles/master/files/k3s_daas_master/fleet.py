@@ -17,6 +17,7 @@ from k3s_daas.chain import ChainError, Receipt
 from k3s_daas.join import JoinError, ca_hash
 from k3s_daas.logs import get_logger
 from k3s_daas.registry import WorkerStatus
+from k3s_daas_master import memory
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.cluster import Cluster, ClusterError, NodeView
 from k3s_daas_master.cut import CutRequest
@@ -39,7 +40,15 @@ from k3s_daas_master.store import Store
 _log = get_logger("k3s_daas_master.fleet")
 
 _CA_CHECK_S = 60.0
-_REST_S = 0.2
+_REST_S, _REST_RATIO, _LONGEST_REST_S = 0.2, 4.0, 2.0
+
+
+def rest_s(took_s: float, every_s: float) -> float:
+    """How long a pass that took so long is followed by none, in s, however often one is asked for.
+
+    A heartbeat of a pending worker asks for one: while a large fleet joins, passes may not take all the time.
+    """
+    return max(min(_REST_S, every_s), min(_REST_RATIO * took_s, _LONGEST_REST_S))
 
 
 class WritesRegistry(WritesStatuses, Protocol):
@@ -128,14 +137,16 @@ class Fleet:
         """Compare every `every_s` seconds, or when woken, until cancelled."""
         while True:
             self._wake.clear()
+            began = self._clock.monotonic()
             await self.reconcile()
-            # However often it is woken (a heartbeat of a pending worker does), the cluster gets its rest.
-            rest = min(_REST_S, every_s)
+            # Lists of a whole cluster were freed.
+            memory.give_back()
+            rest = rest_s(self._clock.monotonic() - began, every_s)
             await asyncio.sleep(rest)
             if self._statuses.nearly(self.nodes, self._heartbeats.last_ms):
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), every_s - rest)
+                await asyncio.wait_for(self._wake.wait(), max(0.0, every_s - rest))
 
     async def reconcile(self) -> None:
         """One pass. A step that fails is noted in `problems` and doesn't hold up the others."""
