@@ -66,6 +66,7 @@ def test_a_worker_joins_as_the_master_prepared_it(cluster: Any) -> None:
         cluster.kube().get(Lease, "worker-1", namespace="kube-node-lease").spec.holderIdentity == "worker-1"
     )
     assert [n.metadata.name for n in cluster.kube().list(Node)] == ["worker-1"]
+    assert (cluster.agent_root("worker-1") / "usr/libexec/kubernetes/kubelet-plugins").is_dir()
     written = cluster.server.log.read_text() + agent.log.read_text()
     assert "STAND-IN" in written
     for secret in (token.split(".")[1], password):
