@@ -110,7 +110,7 @@ k3s_unfinished:
   type: bool
   returned: success
 under_way:
-  description: C(to), where the promotion that is under way goes, and whether it goes C(back); null when none is.
+  description: C(to), where the one under way goes, and whether it goes C(back); null when none is under way.
   type: dict
   returned: success
 way_back:

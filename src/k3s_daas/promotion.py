@@ -100,16 +100,22 @@ def shown(record: Any) -> str:
         return "a release whose record can't be read"
 
 
-def judge(answers: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, str]) -> dict[str, Any]:
+def judge(
+    answers: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, str], number: int = 1
+) -> dict[str, Any]:
     """The verdict on what `k3s-daas doctor --json` said on each host.
 
-    `answers` are Ansible's results by host. `wanted` is the release that a host is to run; of those that it
+    `answers` are Ansible's results by host, each `said` to the question of a `round`: who has not answered
+    question `number` has dropped out. `wanted` is the release that a host is to run; of those that it
     doesn't name, all are to run the same.
 
     Returns `healthy`, `lines` for people, `reasons` in sentences, and `release` and `ref` of the fleet, empty
     where the hosts don't run one.
     """
-    said = {host: _report(answer) for host, answer in answers.items()}
+    said = {
+        host: _report(answer["said"] if int(answer.get("round", 0)) == int(number) else {"unreachable": True})
+        for host, answer in answers.items()
+    }
     records = {host: _record(report) for host, report in said.items()}
     names = {host: record.name if record else "" for host, record in records.items()}
     # Where two are as many, the first host's, which is the master's.

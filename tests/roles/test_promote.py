@@ -37,8 +37,9 @@ def test_a_host_that_is_out_of_reach_ends_it(tmp_path: Path, playbook: str) -> N
     code, output = ansible_playbook(tmp_path, playbook, FLEET)
     assert code != 0
     assert "UNREACHABLE" in output
-    assert "PLAY [Plan the promotion]" not in output
-    assert "PLAY [Go back]" not in output
+    assert "PLAY [Plan the promotion" not in output
+    assert "PLAY [Publish the contracts" not in output
+    assert "PLAY [Go back" not in output
 
 
 def test_health_names_who_can_not_be_asked_and_does_not_end_well(tmp_path: Path) -> None:
@@ -63,8 +64,10 @@ def look(**changes: Any) -> dict[str, Any]:
     return usual | changes
 
 
-def on_localhost(folder: Path, tasks: str, looked: dict[str, Any], **variables: Any) -> tuple[int, str]:
-    """One of the role's task files for localhost, after the hosts were seen so."""
+def on_localhost(
+    folder: Path, tasks: str, looked: dict[str, Any], missing: bool = False, **variables: Any
+) -> tuple[int, str]:
+    """One of the role's task files for localhost, after the hosts were seen so; `missing`: not worker-1."""
     play = [
         {
             "hosts": "localhost",
@@ -78,9 +81,23 @@ def on_localhost(folder: Path, tasks: str, looked: dict[str, Any], **variables: 
     hosts = {name: {"release_look": looked} for name in ("master", "worker-1")}
     inventory = FLEET | {
         "k3s_daas_master": {"hosts": {"master": hosts["master"]}},
-        "k3s_daas_workers": {"hosts": {"worker-1": hosts["worker-1"]}},
+        "k3s_daas_workers": {"hosts": {"worker-1": None if missing else hosts["worker-1"]}},
     }
     return ansible_playbook(folder, play, inventory, **{"release_records_dir": str(folder)} | variables)
+
+
+@pytest.mark.parametrize("tasks", ["plan", "back_plan"])
+def test_a_fleet_is_promoted_as_a_whole(tmp_path: Path, tasks: str) -> None:
+    code, output = on_localhost(tmp_path, tasks, look(), missing=True)
+    assert code != 0
+    assert "Found no answer of worker-1; wanted every host's" in output
+    assert "Nothing was touched" in output
+
+
+def test_a_host_that_could_not_be_prepared_ends_it(tmp_path: Path) -> None:
+    code, output = on_localhost(tmp_path, "begun", look())
+    assert code != 0
+    assert "Found master, worker-1 not ready for the release" in output
 
 
 class TestElsewhere:
@@ -153,7 +170,7 @@ class TestWayBack:
 def test_all_that_the_roles_write_is_kept() -> None:
     kept = yaml.safe_load((PROJECT / "roles/release/vars/main.yml").read_text())["_release_paths"]
     written = re.compile(
-        r"""(?:path|dest|creates)'?: ['"]?(/(?:etc|var|opt)/[^ '",}]+\.[a-z]+|/etc/[^ '",}]+)"""
+        r"""(?:path|dest|creates)'?: ['"]?(/(?:etc|var|opt)/[^\s'",}]+\.[a-z]+|/etc/[^\s'",}]+)"""
     )
     roles = ("k3s_server", "k3s_agent", "k3s_binary", "master", "watcher", "runtime", "release")
     found = set()

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k3s_daas import release
-from k3s_daas.promotion import judge, plan, way_back
+from k3s_daas import promotion, release
+from k3s_daas.promotion import plan, way_back
 
 OLD, NEW = "0123456789abcdef-v1.33.0+k3s1", "fedcba9876543210-v1.34.2+k3s1"
 
@@ -61,6 +61,10 @@ def way(**changes: Any) -> dict[str, Any]:
     return usual | changes
 
 
+def judge(said: dict[str, Any], wanted: dict[str, str], number: int = 1) -> dict[str, Any]:
+    return promotion.judge({host: {"round": 1, "said": one} for host, one in said.items()}, wanted, number)
+
+
 class TestHealth:
     def test_a_fleet_that_is_well_runs_one_release(self) -> None:
         said = judge({"master": doctor(), "worker-1": doctor(finding("ok"), finding("warning"))}, {})
@@ -104,6 +108,10 @@ class TestHealth:
         said = judge({"master": doctor(), "worker-1": doctor(name=None)}, wanted)
         assert (said["healthy"], said["release"]) == (True, "")
         assert not judge({"master": doctor()}, {"master": NEW})["healthy"]
+
+    def test_an_answer_to_an_earlier_question_is_none(self) -> None:
+        assert "no ssh to this host" in judge({"master": doctor()}, {}, 2)["reasons"][0]
+        assert not promotion.judge({"master": {}}, {})["healthy"]
 
     def test_a_fleet_of_nobody_is_not_healthy(self) -> None:
         assert judge({}, {})["healthy"] is False

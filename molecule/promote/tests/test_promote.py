@@ -34,7 +34,7 @@ def is_as_before(look: Look, before: Look) -> None:
     assert look.workers["worker-1"].stake_mist == before.workers["worker-1"].stake_mist
     assert look.workers["worker-1"].proof_id == before.workers["worker-1"].proof_id
     assert ready(look) == ready(before)
-    assert look.answer == "200"
+    assert look.watcher == "ok"
     assert look.registrations == before.registrations
     assert look.cursor >= before.cursor
 
@@ -93,7 +93,7 @@ def test_a_run_that_was_killed_is_finished_by_the_next(story: Story) -> None:
     assert f"{name(after)} is healthy on local" in run.words
     assert after.recorded == name(after)
     assert ready(after) == (story.new, "True")
-    assert after.answer == "200"
+    assert after.watcher == "ok"
     assert after.operator_mist == story.before.operator_mist
 
 
