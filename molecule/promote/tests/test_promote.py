@@ -64,7 +64,7 @@ def test_a_watcher_that_nobody_hears_is_rolled_back_with_the_k3s_that_came_with_
     assert run.code != 0
     for words in (
         f"k3s {story.old} -> {story.new}",
-        "worker-1: watcher: no heartbeat was taken since it was started",
+        "worker-1: watcher: the watcher says: not_found",  # the master's answer to what it sends
         "on the datastore of /var/lib/k3s-daas/backups/2",
         f"went back to {name(story.before)}",
         "It is well.",
