@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,18 +62,21 @@ def pytest_sessionfinish(exitstatus: int) -> None:
         (STAGE / "verified").touch()
 
 
-def _command(playbook: str, arguments: tuple[str, ...]) -> list[str]:
+def _command(playbook: str, arguments: tuple[str, ...], project: Path = PROJECT) -> list[str]:
     program = Path(sys.executable).parent / "ansible-playbook"
     return [
-        str(program), f"--inventory={PROJECT / 'inventories/local'}", *arguments, f"{PROJECT / playbook}"
+        str(program), f"--inventory={PROJECT / 'inventories/local'}", *arguments, f"{project / playbook}"
     ]  # fmt: skip
 
 
-def play(playbook: str, *arguments: str) -> Run:
-    """Run `ansible-playbook PLAYBOOK ARGUMENTS`, the playbook's path being the project's, to its end."""
+def play(playbook: str, *arguments: str, project: Path = PROJECT) -> Run:
+    """Run `ansible-playbook PLAYBOOK ARGUMENTS`, the playbook's path being the project's, to its end.
+
+    `project` may be another checkout, as `checkout` makes one.
+    """
     done = subprocess.run(
-        _command(playbook, arguments),
-        cwd=PROJECT,
+        _command(playbook, arguments, project),
+        cwd=project,
         env=_PLAIN,
         capture_output=True,
         text=True,
@@ -80,6 +84,19 @@ def play(playbook: str, *arguments: str) -> Run:
         check=False,
     )
     return Run(done.returncode, done.stdout + done.stderr)
+
+
+def checkout(folder: Path, *changes: tuple[str, str, str]) -> Path:
+    """A copy of this checkout in `folder`, with each (path, found, wanted) replaced in it."""
+    passing = shutil.ignore_patterns(".*", "__pycache__", "node_modules", "tests", "docs", "molecule")
+    shutil.copytree(PROJECT, folder, ignore=passing, dirs_exist_ok=True)
+    # The wheels of others are the same; the inventory's stage is found there, too.
+    (folder / ".state").symlink_to(PROJECT / ".state")
+    for path, found, wanted in changes:
+        text = (folder / path).read_text()
+        assert found in text, f"{path} has no {found!r}"
+        (folder / path).write_text(text.replace(found, wanted))
+    return folder
 
 
 def play_killed_at(task: str, playbook: str, *arguments: str) -> None:

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from k3s_daas.chainconfig import ChainConfig
-from k3s_daas.doctor.facts import Disk, Facts, MasterSays, OnChain, Port, SecretFile, SuiAnswer, Unit
+from k3s_daas.doctor.facts import (
+    Disk,
+    Facts,
+    MasterSays,
+    OnChain,
+    Port,
+    SecretFile,
+    SuiAnswer,
+    Unit,
+    WatcherSays,
+)
 from k3s_daas.registry import Master, RegistryConfig, SealTokenRecord, Worker, WorkerStatus
 
 NOW_MS = 1_790_000_000_000
@@ -99,10 +109,11 @@ def worker() -> Facts:
         k3s_config={"node-name": "worker-1", "node-ip": "10.0.0.2"},
         units=(
             unit("k3s-agent.service"),
-            unit("k3s-daas-watcher.service"),
+            unit("k3s-daas-watcher.service", started_ms=NOW_MS - DAY_MS),
             unit("k3s-daas-agent-control.path", sub="waiting"),
         ),
         kubelet="ok",
+        watcher=WatcherSays((), NOW_MS - 5000),
     )
 
 

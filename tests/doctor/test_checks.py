@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from k3s_daas.doctor.checks import examine
-from k3s_daas.doctor.facts import Disk, Facts, MasterSays, OnChain, Port, SecretFile, SuiAnswer
+from k3s_daas.doctor.command import settled
+from k3s_daas.doctor.facts import Disk, Facts, MasterSays, OnChain, Port, SecretFile, SuiAnswer, WatcherSays
 from k3s_daas.registry import WorkerStatus
 
 DAY_MS = 86_400_000
@@ -68,6 +69,14 @@ def with_(**changes: Any) -> Change:
 def other_host_under_our_name(facts: Facts) -> Facts:
     stopped = tuple(replace(unit, active="inactive") for unit in facts.units)
     return replace(facts, units=stopped)
+
+
+def unheard(facts: Facts) -> Facts:
+    return replace(facts, watcher=WatcherSays((), None))
+
+
+def row(**changes: Any) -> Change:
+    return lambda f: replace(f, master=replace(f.master, row={**(f.master.row or {}), **changes}))
 
 
 API, WORK = Port("the API server", "10.0.0.1:6443"), Port("the master", "10.0.0.1:8443")
@@ -155,6 +164,17 @@ WORKER_CASES: list[tuple[Change, str, str, str]] = [
     (with_(stop_marker=True), "units", "error", "stopped for good"),
     (with_(kubelet=""), "agent", "error", "health page says nothing"),
     (with_(kubelet="[-]ping failed"), "agent", "error", "[-]ping failed"),
+    (with_(watcher=WatcherSays(trouble="refused")), "watcher", "error", "refused"),
+    (with_(watcher=WatcherSays(("state_unwritable", "slow"))), "watcher", "error", "state_unwritable, slow"),
+    (
+        lambda f: units(WATCHER, started_ms=f.now_ms - 90_000)(unheard(f)),
+        "watcher",
+        "error",
+        "started 90 s ago",
+    ),
+    (lambda f: units(WATCHER, started_ms=f.now_ms - 4_000)(f), "watcher", "warning", "started 4 s ago"),
+    (row(node_ready=False), "node", "error", "the node worker-1 is not Ready"),
+    (row(node_ready=None), "node", "error", "the node worker-1 is not in the cluster"),
     (with_(disks=(Disk("/", 10**8, 10**11),)), "disk", "error", "/ has 100 MB free"),
     (with_(disks=(Disk("/", 9 * 10**9, 10**11),)), "disk", "warning", "/ has 9000 MB free (9%)"),
 ]
@@ -178,7 +198,7 @@ def test_a_host_that_is_well_has_no_finding(worker: Facts, master: Facts) -> Non
     assert bad(master) == []
     assert {finding.check for finding in examine(worker)} >= {
         "config", "dns", "network", "clock", "registry", "master", "port", "ca", "master-api", "token",
-        "stake", "status", "name", "interface", "units", "agent", "disk",
+        "stake", "status", "name", "interface", "units", "agent", "watcher", "node", "disk",
     }  # fmt: skip
     assert {finding.check for finding in examine(master)} >= {"key", "gas", "certificate"}
 
@@ -208,6 +228,31 @@ def test_one_thing_broken_is_one_finding(
     others = {name for name, _, _ in bad(change(worker))} - {check}
     # What follows from another finding is allowed where it says more than that.
     assert others <= ({"units"} if change is other_host_under_our_name else set())
+
+
+@pytest.mark.parametrize(
+    ("change", "waits"),
+    [
+        (with_(), False),
+        # Somebody has to do something, or has time to.
+        (with_(kubelet=""), True),
+        (with_(disks=(Disk("/", 9 * 10**9, 10**11),)), False),
+        (units(WATCHER, restarts=5), False),
+        # It is just coming up.
+        (units(AGENT, active="activating", sub="start"), True),
+        (with_(master=MasterSays(("chain: view is 70 s old",))), True),
+        (worker_record(status=WorkerStatus.PENDING), True),
+        (worker_record(status=WorkerStatus.OFFLINE), True),
+        (lambda f: units(WATCHER, started_ms=f.now_ms - 4_000)(f), True),
+    ],
+)
+def test_what_is_waited_for(worker: Facts, change: Change, waits: bool) -> None:
+    assert settled(examine(change(worker))) is not waits
+
+
+def test_a_worker_that_is_no_more_has_no_node_to_be_ready(worker: Facts) -> None:
+    leaving = worker_record(status=WorkerStatus.UNBONDING)(row(node_ready=None)(worker))
+    assert [name for name, _, _ in bad(leaving)] == ["status"]
 
 
 @pytest.mark.parametrize("status", [WorkerStatus.SLASHED, WorkerStatus.UNBONDING])

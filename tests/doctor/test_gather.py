@@ -20,7 +20,7 @@ from k3s_daas import cli, seal
 from k3s_daas.chain import Key
 from k3s_daas.doctor import command
 from k3s_daas.doctor.checks import examine
-from k3s_daas.doctor.facts import Facts, MasterSays, Port, Unit
+from k3s_daas.doctor.facts import Facts, MasterSays, Port, Unit, WatcherSays
 from k3s_daas.doctor.gather import NothingHere, announced_port, gather
 from k3s_daas.doctor.probes import Paths, Probes, parse_units
 from k3s_daas.join import CaMismatch, ServerUnreachable
@@ -61,6 +61,10 @@ class HostProbes(Probes):
 
     def kubelet(self, url: str) -> str:
         return "ok"
+
+    def watcher(self, url: str) -> WatcherSays:
+        assert url == "http://127.0.0.1:10280"
+        return WatcherSays((), self.now_ms())
 
 
 @dataclass
@@ -248,12 +252,42 @@ async def test_the_command_ends_with_its_code(host: Host, capsys: pytest.Capture
     assert await asyncio.to_thread(cli.main, ["doctor", "--config", path, "--json"]) == 2
     answer = json.loads(capsys.readouterr().out)
     assert (answer["role"], answer["code"]) == ("worker", 2)
-    assert {"check", "level", "found", "cause", "fix"} == set(answer["findings"][0])
+    assert {"check", "level", "found", "cause", "fix", "coming"} == set(answer["findings"][0])
+    assert (answer["settled"], answer["release"]) == (False, None)
     assert await asyncio.to_thread(cli.main, ["doctor", "--config", path]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("error    config      ")
     assert " -> " in lines[0]
     assert "error(s), " in lines[-1]
+
+
+async def test_it_looks_again_until_it_is_well_or_the_time_is_over(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(host.root / "watcher.json")
+    now = [0.0]
+    looks: list[float] = []
+
+    def pause(seconds: float) -> None:
+        looks.append(now[0])
+        now[0] += seconds + 1  # a look takes its time, too
+        if now[0] > 10:
+            host.configure()
+
+    def wait(seconds: str) -> set[str]:
+        options = cli_options("--config", path, "--json", "--wait", seconds)
+        command.run(options, host.probes, host.paths, pause, lambda: now[0])
+        answer = json.loads(capsys.readouterr().out)
+        return {one["check"] for one in answer["findings"] if one["level"] == "error"}
+
+    host.configure(registry_id="12")
+    assert "config" in await asyncio.to_thread(wait, "0")
+    assert looks == []
+    assert "config" in await asyncio.to_thread(wait, "6")
+    assert looks == [0, 3], "for a third there was no time"
+    # It is mended after 10 s. That it is pending on-chain is waited for to the end.
+    assert "config" not in await asyncio.to_thread(wait, "20")
+    assert len(looks) > 4
 
 
 # -- the probes alone ----------------------------------------------------------------------------------------

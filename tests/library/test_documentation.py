@@ -17,7 +17,7 @@ from ansible.module_utils import basic
 
 REPOSITORY = Path(__file__).parents[2]
 # Of the standard library alone: what runs on the hosts.
-ON_HOSTS = {"seal_commitment", "k3s_encryption", "k3s_secrets", "k3s_server_token"}
+ON_HOSTS = {"seal_commitment", "k3s_daas_way_back", "k3s_encryption", "k3s_secrets", "k3s_server_token"}
 MODULES = sorted(
     path.stem for path in (REPOSITORY / "library").glob("*.py") if path.stem != "k3s_daas_wheelhouse"
 )

@@ -26,6 +26,8 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     checks_host.interface,
     checks_host.units,
     checks_host.agent,
+    checks_worker.watcher,
+    checks_worker.node,
     checks_host.disk,
 )
 

@@ -80,14 +80,15 @@ def master_says(facts: Facts) -> Iterator[Finding]:
             "something listens there and gives no usable answer",
             "look at the journal of k3s-daas-master.service on the master",
         )
+    cause, fix = (
+        "the master says itself that it can't do all of its work",
+        "run `k3s-daas doctor` on the master",
+    )
     for reason in said.reasons or ():
-        level = error if facts.role == "master" else warning
-        yield level(
-            "master-api",
-            reason,
-            "the master says itself that it can't do all of its work",
-            "run `k3s-daas doctor` on the master",
-        )
+        if facts.role == "master":
+            yield error("master-api", reason, cause, fix)
+        else:
+            yield warning("master-api", reason, cause, fix, coming=True)
     if said.reasons == ():
         yield ok("master-api", "the master is ready")
 
@@ -157,8 +158,11 @@ def units(facts: Facts) -> Iterator[Finding]:
             )
         elif unit.active == "activating":
             cause = f"it was started {unit.restarts} times and never became ready"
-            level = error if unit.restarts >= RESTARTS_MANY else warning
-            yield level("units", f"{unit.name} is starting ({unit.sub})", cause, journal)
+            said = f"{unit.name} is starting ({unit.sub})"
+            if unit.restarts >= RESTARTS_MANY:
+                yield error("units", said, cause, journal)
+            else:
+                yield warning("units", said, cause, journal, coming=True)
         elif unit.active != "active":
             yield error(
                 "units", f"{unit.name} is {unit.active}", "it was stopped", f"systemctl start {unit.name}"

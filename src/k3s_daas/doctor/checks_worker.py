@@ -13,6 +13,8 @@ DAY_MS = 86_400_000
 EXPIRES_SOON_MS = 14 * DAY_MS
 #: Heartbeats come every 30 s.
 HEARD_LATELY_MS = 65_000
+#: By then a watcher that was started has looked at the chain and been heard.
+BEATS_WITHIN_MS = 60_000
 _ROTATE = "run playbooks/rotate.yml -e rotate=seal_tokens"
 _STAKE = "run playbooks/workers.yml, which makes the token and stakes"
 
@@ -113,10 +115,10 @@ def _status(worker: Worker) -> Iterator[Finding]:
             yield warning("status", said, "its owner asked for the stake back", "nothing, if that was meant")
         case WorkerStatus.OFFLINE:
             cause = "the master heard no heartbeat for 5 minutes"
-            yield warning("status", said, cause, f"see {WATCHER}: journalctl -u {WATCHER} -n 50")
+            yield warning("status", said, cause, f"see {WATCHER}: journalctl -u {WATCHER} -n 50", coming=True)
         case WorkerStatus.PENDING:
             cause = "it has staked and not joined yet: heartbeat and a Ready node make it active"
-            yield warning("status", said, cause, f"see {AGENT}: journalctl -u {AGENT} -n 50")
+            yield warning("status", said, cause, f"see {AGENT}: journalctl -u {AGENT} -n 50", coming=True)
         case _:
             yield ok("status", said)
 
@@ -147,6 +149,47 @@ def name(facts: Facts) -> Iterator[Finding]:
         )
     elif row is not None or configured is not None:
         yield ok("name", f"{facts.node_id} is this host's name everywhere")
+
+
+def watcher(facts: Facts) -> Iterator[Finding]:
+    """The watcher's own word, and whether the process that runs now was heard by the master."""
+    said, unit = facts.watcher, facts.unit(WATCHER)
+    if said is None or unit is None or unit.active != "active":
+        return
+    fix = f"journalctl -u {WATCHER} -n 50"
+    started = unit.started_ms or 0
+    fresh = facts.now_ms - started < BEATS_WITHIN_MS
+    found = ""
+    if said.problems is None:
+        found, cause = said.trouble, "the unit runs, and its API gives no usable answer"
+    elif said.problems:
+        found, cause = f"the watcher says: {', '.join(said.problems)}", "it can't do all of its work"
+    elif (said.last_heartbeat_ms or 0) < started:
+        found = f"no heartbeat was taken since it was started {(facts.now_ms - started) / 1000:.0f} s ago"
+        cause = "the master's last word is on the process before it"
+    if not found:
+        yield ok("watcher", "the watcher is well, and the master hears it")
+    elif fresh:
+        yield warning("watcher", found, cause, fix, coming=True)
+    else:
+        yield error("watcher", found, cause, fix)
+
+
+def node(facts: Facts) -> Iterator[Finding]:
+    """The cluster's word on this worker, by the master."""
+    row, worker = facts.master.row, facts.chain.worker
+    if row is None or worker is None or worker.status not in (WorkerStatus.ACTIVE, WorkerStatus.BUSY):
+        return
+    ready = row.get("node_ready")
+    if ready is True:
+        yield ok("node", f"the node {facts.node_id} is Ready")
+    else:
+        yield error(
+            "node",
+            f"the node {facts.node_id} is {'not Ready' if ready is False else 'not in the cluster'}",
+            "the agent doesn't run, or its kubelet doesn't report",
+            f"journalctl -u {AGENT} -n 50",
+        )
 
 
 def key(facts: Facts) -> Iterator[Finding]:

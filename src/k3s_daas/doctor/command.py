@@ -6,6 +6,8 @@ import argparse
 import json
 import socket
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from k3s_daas.doctor.gather import NothingHere, gather
 from k3s_daas.doctor.probes import Paths, Probes
 
 WELL, WARNINGS, ERRORS = 0, 1, 2
+PAUSE_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,21 +26,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="watcher.json or master.json (default: what is there)")
     parser.add_argument("--all", action="store_true", help="show what is well, too")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="look again until there is no error, and nothing just coming up, but no longer than this",
+    )
 
 
-def run(options: argparse.Namespace, probes: Probes | None = None, paths: Paths | None = None) -> int:
+def run(
+    options: argparse.Namespace,
+    probes: Probes | None = None,
+    paths: Paths | None = None,
+    pause: Callable[[float], None] = time.sleep,
+    clock_s: Callable[[], float] = time.monotonic,
+) -> int:
     """Print what is found; 0 when all is well, 1 with warnings only, 2 with errors."""
+    probes, paths = probes or Probes(), paths or Paths()
+    until_s = clock_s() + options.wait
     try:
-        facts = gather(probes or Probes(), paths or Paths(), options.config)
+        while True:
+            facts = gather(probes, paths, options.config)
+            findings = examine(facts)
+            if settled(findings) or clock_s() + PAUSE_S > until_s:
+                break
+            pause(PAUSE_S)
     except NothingHere as error:
         print(f"k3s-daas doctor: {error}", file=sys.stderr)
         return ERRORS
-    findings = examine(facts)
     # Text off the chain and from errors: no secret is in it, and this makes sure.
     print(
         logs.redact(as_json(facts, findings) if options.json else as_lines(findings, everything=options.all))
     )
     return code(findings)
+
+
+def settled(findings: list[Finding]) -> bool:
+    """Whether it is as well as it gets without anybody's help."""
+    return not any(finding.level == "error" or finding.coming for finding in findings)
 
 
 def code(findings: list[Finding]) -> int:
@@ -74,7 +101,9 @@ def as_json(facts: Facts, findings: list[Finding]) -> str:
             "host": socket.gethostname(),
             "role": facts.role,
             "node_id": facts.node_id,
+            "release": None if facts.release is None else facts.release.model_dump(),
             "code": code(findings),
+            "settled": settled(findings),
             "findings": [asdict(finding) for finding in findings],
         }
     )

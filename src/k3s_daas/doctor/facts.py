@@ -7,27 +7,33 @@ from typing import Any, Literal
 
 from k3s_daas.chainconfig import ChainConfig
 from k3s_daas.registry import Master, RegistryConfig, SealTokenRecord, Worker
+from k3s_daas.release import Release
 
 Level = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was checked, what is so, and for anything but "ok" why that is bad and what to do."""
+    """One line: what was checked, what is so, and for anything but "ok" why that is bad and what to do.
+
+    `coming` is a warning of something that isn't so yet and may be in a moment: who waits for a host to be
+    well waits for that, too.
+    """
 
     check: str
     level: Level
     found: str
     cause: str = ""
     fix: str = ""
+    coming: bool = False
 
 
 def ok(check: str, found: str) -> Finding:
     return Finding(check, "ok", found)
 
 
-def warning(check: str, found: str, cause: str, fix: str) -> Finding:
-    return Finding(check, "warning", found, cause, fix)
+def warning(check: str, found: str, cause: str, fix: str, *, coming: bool = False) -> Finding:
+    return Finding(check, "warning", found, cause, fix, coming)
 
 
 def error(check: str, found: str, cause: str, fix: str) -> Finding:
@@ -90,7 +96,8 @@ class Port:
 
 @dataclass(frozen=True)
 class Unit:
-    """systemd's word on a unit: ActiveState, SubState, Result, LoadState and automatic restarts."""
+    """systemd's word on a unit: ActiveState, SubState, Result, LoadState, automatic restarts, and when its
+    process was started (None where none was)."""
 
     name: str
     active: str
@@ -98,6 +105,16 @@ class Unit:
     result: str
     load: str
     restarts: int
+    started_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class WatcherSays:
+    """The watcher's own health page. `problems` is None where there was no answer, and `trouble` says why."""
+
+    problems: tuple[str, ...] | None = None
+    last_heartbeat_ms: int | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,8 +161,11 @@ class Facts:
     stop_marker: bool = False
     #: What the kubelet's health page answers; "" when it doesn't, None unasked.
     kubelet: str | None = None
+    #: None unasked.
+    watcher: WatcherSays | None = None
     disks: tuple[Disk, ...] = ()
     certificate_expires_ms: int | None = None
+    release: Release | None = None
 
     @property
     def node_id(self) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from k3s_daas import join
+from k3s_daas import join, release
 from k3s_daas.chain.errors import ChainError, ChainUnreachable, WrongNetwork
 from k3s_daas.chainconfig import ChainConfig, InvalidConfig, load_chain, read
 from k3s_daas.doctor.checks_host import AGENT, MASTER, WATCHER
@@ -22,6 +22,7 @@ _UNITS = {
     "master": ("k3s.service", MASTER),
 }
 _KUBELET = "http://127.0.0.1:10248/healthz"
+_WATCHER_LISTEN = "127.0.0.1:10280"
 
 
 class NothingHere(Exception):
@@ -72,6 +73,7 @@ def _look_at_host(facts: Facts, probes: Probes, paths: Paths) -> Facts:
         addresses=probes.addresses(),
         k3s_config=probes.yaml(paths.k3s_config),
         units=probes.units(_UNITS[facts.role]),
+        release=release.read(paths.release),
         disks=tuple({(d.free_bytes, d.total_bytes): d for d in reversed(disks)}.values()),
     )
     if facts.role == "worker":
@@ -81,6 +83,7 @@ def _look_at_host(facts: Facts, probes: Probes, paths: Paths) -> Facts:
             secret=probes.seal_token(paths.seal_token),
             stop_marker=probes.exists(paths.stop_marker),
             kubelet=probes.kubelet(str(url)),
+            watcher=probes.watcher(f"http://{facts.config.get('listen', _WATCHER_LISTEN)}"),
         )
     secret, account = probes.key(Path(str(facts.config.get("key_file", "/var/lib/k3s-daas-master/sui.key"))))
     certificate = Path(str(facts.config.get("tls_cert", "/etc/k3s-daas/tls/server.crt")))

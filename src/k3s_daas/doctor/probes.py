@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import socket
 import ssl
@@ -17,14 +18,22 @@ import psutil
 import yaml
 from cryptography import x509
 
-from k3s_daas import join, seal
+from k3s_daas import join, release, seal
 from k3s_daas.chain import ChainError, Key
-from k3s_daas.doctor.facts import Disk, MasterSays, Port, SecretFile, Unit
+from k3s_daas.doctor.facts import Disk, MasterSays, Port, SecretFile, Unit, WatcherSays
 
 _TIMEOUT_S = 5.0
 _MAX_SECRET_BYTES = 4096
 _MAX_ANSWER_BYTES = 4 * 1024 * 1024
-_UNIT_KEYS = ("Id", "ActiveState", "SubState", "Result", "LoadState", "NRestarts")
+_UNIT_KEYS = (
+    "Id",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "LoadState",
+    "NRestarts",
+    "ExecMainStartTimestamp",
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Paths:
     k3s_config: Path = Path("/etc/rancher/k3s/config.yaml")
     stop_marker: Path = Path("/var/lib/k3s-daas/agent-stopped")
     disks: tuple[Path, ...] = field(default=(Path("/"), Path("/var/lib")))
+    release: Path = release.PATH
 
 
 class Probes:
@@ -141,7 +151,7 @@ class Probes:
         """What systemd says of these units; none where there is no systemd."""
         try:
             done = subprocess.run(
-                ["systemctl", "show", f"--property={','.join(_UNIT_KEYS)}", *names],
+                ["systemctl", "show", "--timestamp=us+utc", f"--property={','.join(_UNIT_KEYS)}", *names],
                 check=False,
                 capture_output=True,
                 text=True,
@@ -160,6 +170,22 @@ class Probes:
             return httpx.get(url, timeout=_TIMEOUT_S, trust_env=False).text.strip()
         except httpx.HTTPError:
             return ""
+
+    def watcher(self, url: str) -> WatcherSays:
+        """What the watcher's health page answers."""
+        try:
+            with httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as client:
+                said = _json(client, "/health")
+            problems, beat = said["problems"], said["heartbeat"]["last_ms"]
+            if not isinstance(problems, list) or not isinstance(beat, int | None):
+                raise TypeError("problems or heartbeat are of another kind")
+        except (httpx.HTTPError, ValueError) as error:
+            return WatcherSays(trouble=_plain(f"{url}/health: {error or type(error).__name__}"))
+        except (KeyError, TypeError) as error:
+            return WatcherSays(
+                trouble=_plain(f"{url}/health answers something else than a watcher: {error!r}")
+            )
+        return WatcherSays(tuple(_plain(problem) for problem in problems), beat)
 
     def disk(self, path: Path) -> Disk | None:
         try:
@@ -191,9 +217,19 @@ def parse_units(text: str) -> tuple[Unit, ...]:
                     values.get("Result", ""),
                     values.get("LoadState", ""),
                     int(restarts) if restarts.isdigit() else 0,
+                    _time_ms(values.get("ExecMainStartTimestamp", "")),
                 )
             )
     return tuple(found)
+
+
+def _time_ms(text: str) -> int | None:
+    """Of `Sat 2026-11-21 22:49:25.123456 UTC`; None for "", which is systemd's never."""
+    try:
+        found = dt.datetime.strptime(text, "%a %Y-%m-%d %H:%M:%S.%f %Z")
+    except ValueError:
+        return None
+    return int(found.replace(tzinfo=dt.UTC).timestamp() * 1000)
 
 
 def _unreadable(path: Path, error: OSError) -> SecretFile:

@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from k3s_daas import release
 from k3s_daas.chainconfig import InvalidConfig, add_chain_arguments, chain_of, read
 from k3s_daas.status.gather import gather
 from k3s_daas.status.report import KnownMaster
@@ -40,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         config = chain_of(options)
         report = asyncio.run(gather(config, options.kubectl, options.kubeconfig, _known(options)))
+        if options.config is not None:
+            report.release = release.read(options.config.with_name(release.PATH.name))
     except InvalidConfig as error:
         print(f"k3s-daas status: {error}", file=sys.stderr)
         return CONFIG

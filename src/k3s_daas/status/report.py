@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from k3s_daas.chainconfig import ChainConfig
 from k3s_daas.registry import RegistryConfig, SealTokenRecord, Worker
+from k3s_daas.release import Release
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class Report:
     nodes: dict[str, Node] | None = None
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    #: Of the host that asks; None where none is recorded.
+    release: Release | None = None
 
     def seen(self, node_id: str) -> WorkerSeen | None:
         """The master's word on a worker."""

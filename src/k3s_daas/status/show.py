@@ -132,6 +132,7 @@ def as_json(report: Report) -> dict[str, Any]:
             "slashing": said.slashing.mode if said else None,
         },
         "alarms": [one.model_dump() for one in said.alerts] if said else None,
+        "release": None if report.release is None else report.release.model_dump(),
         "nodes": None
         if report.nodes is None
         else {name: vars(node) for name, node in sorted(report.nodes.items())},
@@ -204,6 +205,8 @@ def _summary(report: Report) -> Table:
         low = said is not None and said.gas.low
         table.add_row("gas", Text(format_sui(gas) + (", low" if low else ""), style="red" if low else ""))
     table.add_row("nodes", _nodes(report))
+    if report.release is not None:
+        table.add_row("release", _plain(report.release.shown))
     if said is not None:
         slashing = said.slashing
         held = f", held back: {_plain(slashing.held_back)}" if slashing.held_back else ""
