@@ -10,6 +10,8 @@ import asyncio
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +34,8 @@ from testhosts.names import Fleet
 
 PROJECT = Path(__file__).parents[2]
 STAGE = PROJECT / ".state" / os.environ["K3S_DAAS_STAGE"]
+# What each playbook said that a test ran, beside the hosts' journals.
+RUNS = PROJECT / ".state/logs" / os.environ["K3S_DAAS_STAGE"] / "runs"
 # Molecule wants colours; who reads the output here doesn't.
 _PLAIN = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
@@ -55,6 +59,11 @@ class Run:
         return {name: int(n) for name, n in re.findall(r"^(\S+) .*?changed=(\d+)", recap, re.MULTILINE)}
 
 
+def pytest_sessionstart() -> None:
+    """The last session's runs are none of this one's."""
+    shutil.rmtree(RUNS, ignore_errors=True)
+
+
 def pytest_sessionfinish(exitstatus: int) -> None:
     """Tell destroy.yml whether it has to keep what explains a failure."""
     if exitstatus == pytest.ExitCode.OK:
@@ -69,7 +78,10 @@ def _command(playbook: str, arguments: tuple[str, ...]) -> list[str]:
 
 
 def play(playbook: str, *arguments: str) -> Run:
-    """Run `ansible-playbook PLAYBOOK ARGUMENTS`, the playbook's path being the project's, to its end."""
+    """Run `ansible-playbook PLAYBOOK ARGUMENTS`, the playbook's path being the project's, to its end.
+
+    `play(*told("docs/exit.md", "playbooks/exit.yml"))` runs a page's command: see `pages.told`.
+    """
     done = subprocess.run(
         _command(playbook, arguments),
         cwd=PROJECT,
@@ -79,6 +91,9 @@ def play(playbook: str, *arguments: str) -> Run:
         timeout=600,
         check=False,
     )
+    RUNS.mkdir(parents=True, exist_ok=True)
+    kept = RUNS / f"{len(list(RUNS.iterdir())):02}-{Path(playbook).stem}.log"
+    kept.write_text(f"$ ansible-playbook {shlex.join([playbook, *arguments])}\n{done.stdout}{done.stderr}")
     return Run(done.returncode, done.stdout + done.stderr)
 
 

@@ -1,0 +1,328 @@
+"""The commands on the pages: each could be typed, and each playbook's is run by a scenario or listed here."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pages
+import pytest
+import yaml
+from markdown import PROJECT, code_spans, written_pages
+from pages import Command
+
+from k3s_daas.cli import COMMANDS
+from k3s_daas_master.backups import command as backups
+
+#: Commands that nothing here runs: (page, playbook) → why. `*` is every page.
+NOT_RUN = {
+    ("*", "site.yml"): "molecule itself runs it: converge, check and idempotence of every scenario",
+    ("*", "playbooks/workers.yml"): "a part of site.yml",
+    ("*", "playbooks/master.yml"): "a part of site.yml; the scenario rotate runs it alone",
+    ("docs/aws.md", "playbooks/provision_aws.yml"): "wants AWS; tests/aws runs it on a double of AWS",
+    ("docs/aws.md", "playbooks/deprovision_aws.yml"): "wants AWS; tests/aws runs it on a double of AWS",
+    ("docs/aws.md", "playbooks/autoscaling.yml"): "wants AWS; tests/aws runs what its timer runs",
+    ("docs/image.md", "playbooks/build_image.yml"): "minutes of mmdebstrap; `make image-check` and the scenario "
+    "`image` build by the same role",
+}
+#: Other programs on the pages, that are not looked into: what they are for.
+OTHER_PROGRAMS = {
+    "ansible": "modules alone, by hand",
+    "ansible-doc": "a module's options",
+    "ansible-galaxy": "wants Galaxy",
+    "ansible-inventory": "the example's hosts are nobody's",
+    "apt-get": "the operator's machine",
+    "curl": "asks services by hand",
+    "git": "wants the network",
+    "journalctl": "systemd's",
+    "kubectl": "wants a real k3s; the scenario real-k3s has one",
+    "k3s": "k3s' own",
+    "molecule": "the scenarios themselves",
+    "nitro-cli": "AWS's, on a Nitro instance",
+    "pip": "wants a package index",
+    "pytest": "the tests themselves",
+    "python": "the localnet and the emulator; their tests start them",
+    "reboot": "",
+    "rm": "",
+    "sed": "",
+    "ssh": "",
+    "sui": "Sui's own",
+    "systemctl": "systemd's",
+    "uv": "wants a package index",
+}
+CHECKED = {"ansible-playbook", "make", "k3s-daas", "k3s-daas-master"}
+PAGES = written_pages()
+
+
+# --- what a command may say ------------------------------------------------------------------------------------
+
+
+@cache
+def text_of(playbook: str) -> str:
+    """The playbook with all that it imports, without comments."""
+    path = PROJECT / playbook
+    text = re.sub(r"(?m)^\s*#.*$", "", path.read_text())
+    for imported in re.findall(r"import_playbook: *\"?(.+?\.yml)\"?\s*$", text, re.MULTILINE):
+        # rotate.yml imports by what is asked for.
+        wanted = path.parent / re.sub(r"\{\{.*?\}\}", "*", imported)
+        for one in wanted.parent.resolve().glob(wanted.name):
+            text += text_of(str(one.relative_to(PROJECT)))
+    return text
+
+
+@cache
+def roles_of(playbook: str) -> frozenset[str]:
+    """Every role that it includes, and those that these include."""
+    every = {path.name for path in (PROJECT / "roles").iterdir()}
+
+    def named(text: str) -> set[str]:
+        return every & set(re.findall(r"(?m)(?:name: *|role: *|^ *- )(\w+)\s*$", text))
+
+    found, waiting = set[str](), named(text_of(playbook))
+    while waiting:
+        role = waiting.pop()
+        if role not in found:
+            found.add(role)
+            tasks = (PROJECT / "roles" / role).glob("*/*.yml")
+            waiting |= named("\n".join(path.read_text() for path in tasks if "meta" not in path.parts))
+    return frozenset(found)
+
+
+@cache
+def variables_of(playbook: str) -> frozenset[str]:
+    """Variables that it knows: what its roles document, what they and it name."""
+    known = set(re.findall(r"\b[a-z_][a-z0-9_]*\b", text_of(playbook)))
+    for role in roles_of(playbook):
+        specs = yaml.safe_load((PROJECT / "roles" / role / "meta/argument_specs.yml").read_text())
+        known |= {name for point in specs["argument_specs"].values() for name in point.get("options") or {}}
+    return frozenset(known)
+
+
+def options_of(program: str, words: tuple[str, ...]) -> set[str]:
+    """Every option of the subcommand that the words name.
+
+    Raises:
+        LookupError: there is none of that name.
+    """
+    parser = argparse.ArgumentParser()
+    name = next((word for word in words[1:] if not word.startswith("-")), "")
+    if program == "k3s-daas-master":
+        if name != "backup":
+            raise LookupError(name)
+        backups.add_arguments(parser)
+    elif name in COMMANDS:
+        import_module(COMMANDS[name][0]).add_arguments(parser)
+    else:
+        raise LookupError(name)
+    found, waiting = {"--help"}, [parser]
+    while waiting:
+        for action in waiting.pop()._actions:
+            found |= set(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += action.choices.values()
+    return found
+
+
+# --- what is on the pages --------------------------------------------------------------------------------------
+
+
+def playbook_commands() -> list[Command]:
+    return [one for page in PAGES for one in pages.commands(page)]
+
+
+def inline_commands() -> Iterator[Command]:
+    """`playbooks/x.yml -e a=b` in the text of a page."""
+    for page in PAGES:
+        for span in code_spans((PROJECT / page).read_text()):
+            found = re.fullmatch(r"(?:ansible-playbook )?((?:playbooks/)?\w+\.yml)((?: .*)?)", span)
+            if found and (PROJECT / "playbooks" / Path(found[1]).name).exists():
+                path = found[1] if found[1] == "site.yml" else f"playbooks/{Path(found[1]).name}"
+                rest = shlex.split(found[2].replace("…", ""))
+                yield Command(page, 0, ("ansible-playbook", path, *rest))
+
+
+def wrong(command: Command) -> list[str]:
+    """What can't be right about it."""
+    if command.playbook is None:
+        return ["names no playbook"]
+    if not (PROJECT / command.playbook).is_file():
+        return [f"there is no {command.playbook}"]
+    found = [
+        f"{command.playbook} knows no variable {name}"
+        for name in command.variables
+        if name not in variables_of(command.playbook)
+    ]
+    for inventory in command.inventories:
+        # `mine` stands for the reader's own.
+        if inventory != "inventories/mine" and not (PROJECT / inventory).exists():
+            found.append(f"there is no {inventory}")
+    return found
+
+
+@pytest.mark.parametrize("command", playbook_commands(), ids=str)
+def test_a_playbooks_command_can_be_typed(command: Command) -> None:
+    assert wrong(command) == []
+
+
+def test_what_the_text_names_can_be_typed() -> None:
+    found = list(inline_commands())
+    assert len(found) > 50
+    assert [f"{one}: {why}" for one in found for why in wrong(one)] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("ansible-playbook playbooks/exit.yml -e node_id=worker-1 -e confirm=worker-1 --check", []),
+        ("ansible-playbook playbooks/exit.yml -e node=worker-1", ["knows no variable node"]),
+        ("ansible-playbook playbooks/exi.yml", ["there is no playbooks/exi.yml"]),
+        ("ansible-playbook playbooks/exit.yml -i inventories/nobodys", ["there is no inventories/nobodys"]),
+        ("ansible-playbook playbooks/rotate.yml -e rotate=x -e rotate_serial=5", []),
+        ("ansible-playbook playbooks/upgrade.yml -e master_drain_timeout_s=9", []),
+        ("ansible-playbook playbooks/status.yml -e nitro_parent_image=x", ["knows no variable nitro_parent_image"]),
+        ("""ansible-playbook playbooks/scale.yml -e '{"scale_forget": [], "scale_froget": []}'""", ["scale_froget"]),
+        ("ansible-playbook --check", ["names no playbook"]),
+    ],
+)
+def test_a_wrong_command_is_seen(line: str, why: list[str]) -> None:
+    found = wrong(Command("page", 1, tuple(shlex.split(line))))
+    assert len(found) == len(why)
+    assert all(part in said for part, said in zip(why, found, strict=True))
+
+
+# --- what is run -----------------------------------------------------------------------------------------------
+
+
+def taken() -> list[tuple[str, Command]]:
+    """(where, command) of each call of `told` in scenarios and tests."""
+    found = []
+    for top in ("molecule", "tests"):
+        for path in sorted((PROJECT / top).rglob("*.py")):
+            text = path.read_text()
+            if path.name in ("pages.py", "test_pages.py") or "told(" not in text:
+                continue
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "told":
+                    where = f"{path.relative_to(PROJECT)}:{node.lineno}"
+                    assert all(isinstance(one, ast.Constant) for one in node.args), f"{where}: want literals"
+                    found.append((where, pages.find(*(ast.literal_eval(one) for one in node.args))))
+    return found
+
+
+def test_every_command_is_run_or_listed() -> None:
+    run = {(one.playbook, one.options) for _, one in taken()}
+    assert len(run) > 20
+    lost = [
+        str(one)
+        for one in playbook_commands()
+        if (one.playbook, one.options) not in run
+        and not {(one.page, one.playbook), ("*", one.playbook)} & NOT_RUN.keys()
+    ]
+    assert lost == [], "take them with `told` in a scenario, or say in NOT_RUN why not"
+
+
+def test_what_is_listed_is_on_a_page() -> None:
+    there = {key for one in playbook_commands() for key in ((one.page, one.playbook), ("*", one.playbook))}
+    assert set(NOT_RUN) - there == set()
+    assert all(NOT_RUN.values())
+
+
+def test_every_playbook_for_people_is_on_a_page() -> None:
+    """Those that others import have none of their own."""
+    every = {f"playbooks/{path.name}" for path in (PROJECT / "playbooks").glob("*.yml")}
+    imported = {"deployment", "stakes", "site", "rotate_encryption_key", "rotate_nothing", "rotate_seal_tokens"}
+    imported |= {"rotate_server_token", "contracts", "master"}
+    told = {one.playbook for one in playbook_commands()}
+    assert every - {f"playbooks/{name}.yml" for name in imported} - told == set()
+
+
+# --- other programs --------------------------------------------------------------------------------------------
+
+
+def blocks_with_commands() -> Iterator[tuple[str, list[str]]]:
+    """(place, lines) of each block whose first line is a command."""
+    for page in PAGES:
+        for number, lines in pages.shell_lines((PROJECT / page).read_text()):
+            written = [line for line in lines if line.strip() and not line.startswith((" ", "#", "…"))]
+            first = written[0].split(" ")[0].rpartition("/")[2] if written else ""
+            if first in CHECKED or first in OTHER_PROGRAMS or (first.islower() and shutil.which(first)):
+                yield f"{page}:{number}", written
+
+
+def test_every_program_is_known() -> None:
+    used = set()
+    for place, lines in blocks_with_commands():
+        for line in lines:
+            # K3S_BINARY=… make demo
+            word = next(w for w in line.split(" ") if not re.match(r"[A-Z_]+=", w)).rpartition("/")[2]
+            assert word in CHECKED or word in OTHER_PROGRAMS, f"{place}: {line}"
+            used.add(word)
+    assert used >= CHECKED
+    assert set(OTHER_PROGRAMS) - used == set(), "listed, and on no page"
+
+
+def test_make_has_every_target() -> None:
+    text = (PROJECT / "Makefile").read_text()
+    targets = {name for line in re.findall(r"^([^\s:=#][^:=\n]*):(?!=)", text, re.MULTILINE) for name in line.split()}
+    targets |= {name.replace("$(STATE)", ".state") for name in targets}
+    asked = set()
+    for page in PAGES:
+        for one in (*code_spans((PROJECT / page).read_text()), *(line for _, b in blocks_with_commands() for line in b)):
+            found = re.match(r"(?:[A-Z0-9_]+=\S+ )*make ([^\s=#]+)(?![=\S])", one)
+            asked |= {found[1]} if found else set()
+    assert "demo" in asked
+    assert asked - targets == set()
+
+
+def test_our_own_programs_know_their_options() -> None:
+    seen = 0
+    for page in PAGES:
+        for program in ("k3s-daas", "k3s-daas-master"):
+            inline = (span for span in code_spans((PROJECT / page).read_text()) if span.startswith(f"{program} "))
+            typed = [one.words for one in pages.commands(page, program)]
+            for words in (*typed, *(tuple(span.split()) for span in inline)):
+                known = options_of(program, words)
+                used = {word.partition("=")[0] for word in words if re.match(r"--\w", word)}
+                assert used <= known, f"{page}: {' '.join(words)}"
+                seen += 1
+    assert seen > 10
+
+
+# --- the inventories -------------------------------------------------------------------------------------------
+
+
+def test_variables_of_the_samples_are_known() -> None:
+    """In YAML blocks: each variable with a role's name in front is one that the role documents."""
+    roles = [path.name for path in (PROJECT / "roles").iterdir()]
+    known = set()
+    for role in roles:
+        specs = yaml.safe_load((PROJECT / "roles" / role / "meta/argument_specs.yml").read_text())
+        known |= {name for point in specs["argument_specs"].values() for name in point.get("options") or {}}
+    unknown, seen = [], 0
+    for page in PAGES:
+        for language, number, lines in pages.blocks((PROJECT / page).read_text()):
+            if language not in ("yaml", ""):
+                continue
+            for name in re.findall(r"(?m)^ *(?:- )?([a-z0-9_]+): ", "\n".join(lines)):
+                if any(name.startswith(f"{role}_") for role in roles) and "_" in name:
+                    seen += 1
+                    unknown += [f"{page}:{number}: {name}"] if name not in known else []
+    assert seen > 20
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_yaml_samples_are_yaml(page: str) -> None:
+    for language, number, lines in pages.blocks((PROJECT / page).read_text()):
+        if language in ("yaml", "yml"):
+            try:
+                list(yaml.safe_load_all("\n".join(lines)))
+            except yaml.YAMLError as error:
+                pytest.fail(f"{page}:{number}: {error}")
