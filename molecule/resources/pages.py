@@ -79,7 +79,7 @@ def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
             found = [line.removeprefix(fence[1]) for line in lines[start:at]]
             yield fence[2], start + 1, found
             at += 1
-        elif lines[at].startswith("    ") and (start == 0 or not lines[start - 1].strip()):
+        elif lines[at].startswith("    ") and lines[at].strip() and (start == 0 or not lines[start - 1].strip()):
             while at < len(lines) and (lines[at].startswith("    ") or not lines[at].strip()):
                 at += 1
             found = lines[start:at]

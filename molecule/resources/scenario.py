@@ -34,8 +34,8 @@ from testhosts.names import Fleet
 
 PROJECT = Path(__file__).parents[2]
 STAGE = PROJECT / ".state" / os.environ["K3S_DAAS_STAGE"]
-# What each playbook said that a test ran, beside the hosts' journals.
-RUNS = PROJECT / ".state/logs" / os.environ["K3S_DAAS_STAGE"] / "runs"
+# What each playbook said that a test ran. Not beside the journals: their folder is made anew at the end.
+RUNS = PROJECT / ".state/logs" / f"{os.environ['K3S_DAAS_STAGE']}-runs"
 # Molecule wants colours; who reads the output here doesn't.
 _PLAIN = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 

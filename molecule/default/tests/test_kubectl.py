@@ -14,6 +14,10 @@ def test_a_token_is_made_rotated_and_taken_back(tmp_path: Path) -> None:
     folder = tmp_path / "kubectl"
     place = f"--extra-vars=kubectl_dir={folder}"
 
+    checked = play(*told("docs/kubectl.md", "playbooks/kubectl.yml", "--check"), place)
+    assert checked.code == 0, checked.output
+    assert not folder.exists()
+
     made = play(*told("docs/kubectl.md", "playbooks/kubectl.yml"), place)
     assert made.code == 0, made.output
     assert f"written: {folder}/kubeconfig" in made.words
