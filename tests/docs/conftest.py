@@ -1,4 +1,4 @@
-"""Makes `findings` and `markdown` known."""
+"""Makes `findings_kit` and `page_kit` known."""
 
 import sys
 from pathlib import Path

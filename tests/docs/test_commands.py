@@ -15,7 +15,7 @@ from pathlib import Path
 import pages
 import pytest
 import yaml
-from markdown import PROJECT, code_spans, written_pages
+from page_kit import PROJECT, code_spans, written_pages
 from pages import Command
 
 from k3s_daas.cli import COMMANDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pages
-from markdown import PROJECT, code_spans, headings, links, prose
+from page_kit import PROJECT, code_spans, headings, links, prose
 
 ENGLISH, KOREAN = ((PROJECT / name).read_text() for name in ("README.md", "README.ko.md"))
 LANGUAGES = {"README.md", "README.ko.md"}

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from markdown import PROJECT, all_pages, anchors, links, written_pages
+from page_kit import PROJECT, all_pages, anchors, links, written_pages
 
 # What people read on the way: errors, comments, alerts.
 _SPEAKING = ("playbooks", "roles", "src", "library", "inventories", "inventory_plugins", "molecule", "Makefile")

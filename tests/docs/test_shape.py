@@ -6,7 +6,7 @@ import re
 
 import pages
 import pytest
-from markdown import PROJECT, headings
+from page_kit import PROJECT, headings
 
 #: nitro.md and image.md are about machines as much as about a playbook.
 OPERATIONS = (

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from findings import GAP, SOURCES, Told, findings
-from markdown import PROJECT
+from findings_kit import GAP, SOURCES, Told, findings
+from page_kit import PROJECT
 
 PAGE = PROJECT / "docs/troubleshooting.md"
 #: What the playbook says of a host on which the doctor didn't run: playbooks/templates/doctor.txt.j2.
