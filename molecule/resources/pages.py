@@ -6,6 +6,7 @@ tests/docs/test_commands.py looks which commands nobody takes.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ class Command:
         """Names of the extra variables."""
         given = [after for word, after in self._pairs() if word in ("-e", "--extra-vars")]
         plain = [text.partition("=")[0] for text in given if not text.startswith("{")]
-        return (*plain, *(name for text in given for name in re.findall(r'[{,]\s*"(\w+)":', text)))
+        return (*plain, *(name for text in given if text.startswith("{") for name in json.loads(text)))
 
     def _pairs(self) -> Iterator[tuple[str, str]]:
         return zip(self.words, self.words[1:], strict=False)
@@ -66,7 +67,7 @@ class Command:
 
 
 def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
-    """(language, number of the first line, lines) of each code block, fenced or indented, without its indent."""
+    """(language, number of the first line, lines) of each code block, without its indent."""
     lines = text.splitlines()
     at = 0
     while at < len(lines):
@@ -79,7 +80,11 @@ def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
             found = [line.removeprefix(fence[1]) for line in lines[start:at]]
             yield fence[2], start + 1, found
             at += 1
-        elif lines[at].startswith("    ") and lines[at].strip() and (start == 0 or not lines[start - 1].strip()):
+        elif (
+            lines[at].startswith("    ")
+            and lines[at].strip()
+            and (start == 0 or not lines[start - 1].strip())
+        ):
             while at < len(lines) and (lines[at].startswith("    ") or not lines[at].strip()):
                 at += 1
             found = lines[start:at]

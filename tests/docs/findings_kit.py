@@ -20,11 +20,6 @@ class Told:
     cause: frozenset[str]
     where: str
 
-    @property
-    def known_by(self) -> frozenset[str]:
-        """What it is recognized by: `found`, or the cause where `found` is somebody else's words as a whole."""
-        return frozenset(text for text in self.found if text.strip(GAP)) or self.cause
-
 
 def findings(sources: list[Path] = SOURCES) -> Iterator[Told]:
     for path in sources:
@@ -36,7 +31,9 @@ def findings(sources: list[Path] = SOURCES) -> Iterator[Told]:
                 if not isinstance(call.func, ast.Name) or call.func.id not in ("error", "warning", "level"):
                     continue
                 check, found, cause, _ = call.args
-                assert isinstance(check, ast.Constant), f"{path.name}:{call.lineno}: the check has to be a word"
+                assert isinstance(check, ast.Constant), (
+                    f"{path.name}:{call.lineno}: the check has to be a word"
+                )
                 yield Told(
                     str(check.value),
                     frozenset(_texts(found, names)),

@@ -12,14 +12,14 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-import pages
 import pytest
 import yaml
 from page_kit import PROJECT, code_spans, written_pages
-from pages import Command
 
+import pages
 from k3s_daas.cli import COMMANDS
 from k3s_daas_master.backups import command as backups
+from pages import Command
 
 #: Commands that nothing here runs: (page, playbook) → why. `*` is every page.
 NOT_RUN = {
@@ -28,8 +28,10 @@ NOT_RUN = {
     ("docs/aws.md", "playbooks/provision_aws.yml"): "wants AWS; tests/aws runs it on a double of AWS",
     ("docs/aws.md", "playbooks/deprovision_aws.yml"): "wants AWS; tests/aws runs it on a double of AWS",
     ("docs/aws.md", "playbooks/autoscaling.yml"): "wants AWS; tests/aws runs what its timer runs",
-    ("docs/image.md", "playbooks/build_image.yml"): "minutes of mmdebstrap; `make image-check` and the scenario "
-    "`image` build by the same role",
+    (
+        "docs/image.md",
+        "playbooks/build_image.yml",
+    ): "minutes of mmdebstrap; `make image-check` and the scenario `image` build by the same role",
 }
 #: Other programs on the pages, that are not looked into: what they are for.
 OTHER_PROGRAMS = {
@@ -58,7 +60,7 @@ CHECKED = {"ansible-playbook", "make", "k3s-daas", "k3s-daas-master"}
 PAGES = written_pages()
 
 
-# --- what a command may say ------------------------------------------------------------------------------------
+# --- what a command may say ---
 
 
 @cache
@@ -97,7 +99,14 @@ def roles_of(playbook: str) -> frozenset[str]:
 @cache
 def variables_of(playbook: str) -> frozenset[str]:
     """Variables that it knows: what its roles document, what they and it name."""
-    known = set(re.findall(r"\b[a-z_][a-z0-9_]*\b", text_of(playbook)))
+    text = text_of(playbook)
+    # A word with an underscore is none of English; others count where something is worked out.
+    known = set(re.findall(r"\b[a-z][a-z0-9]*_[a-z0-9_]+\b", text))
+    known |= {
+        word
+        for part in re.findall(r"\{[{%](.+?)[%}]\}", text, re.DOTALL)
+        for word in re.findall(r"(?<!\w)[a-z]+(?!\w)", part)
+    }
     for role in roles_of(playbook):
         specs = yaml.safe_load((PROJECT / "roles" / role / "meta/argument_specs.yml").read_text())
         known |= {name for point in specs["argument_specs"].values() for name in point.get("options") or {}}
@@ -129,7 +138,7 @@ def options_of(program: str, words: tuple[str, ...]) -> set[str]:
     return found
 
 
-# --- what is on the pages --------------------------------------------------------------------------------------
+# --- what is on the pages ---
 
 
 def playbook_commands() -> list[Command]:
@@ -185,8 +194,14 @@ def test_what_the_text_names_can_be_typed() -> None:
         ("ansible-playbook playbooks/exit.yml -i inventories/nobodys", ["there is no inventories/nobodys"]),
         ("ansible-playbook playbooks/rotate.yml -e rotate=x -e rotate_serial=5", []),
         ("ansible-playbook playbooks/upgrade.yml -e master_drain_timeout_s=9", []),
-        ("ansible-playbook playbooks/status.yml -e nitro_parent_image=x", ["knows no variable nitro_parent_image"]),
-        ("""ansible-playbook playbooks/scale.yml -e '{"scale_forget": [], "scale_froget": []}'""", ["scale_froget"]),
+        (
+            "ansible-playbook playbooks/status.yml -e nitro_parent_image=x",
+            ["knows no variable nitro_parent_image"],
+        ),
+        (
+            """ansible-playbook playbooks/scale.yml -e '{"scale_forget": [], "scale_froget": []}'""",
+            ["scale_froget"],
+        ),
         ("ansible-playbook --check", ["names no playbook"]),
     ],
 )
@@ -196,7 +211,7 @@ def test_a_wrong_command_is_seen(line: str, why: list[str]) -> None:
     assert all(part in said for part, said in zip(why, found, strict=True))
 
 
-# --- what is run -----------------------------------------------------------------------------------------------
+# --- what is run ---
 
 
 def taken() -> list[tuple[str, Command]]:
@@ -205,7 +220,8 @@ def taken() -> list[tuple[str, Command]]:
     for top in ("molecule", "tests"):
         for path in sorted((PROJECT / top).rglob("*.py")):
             text = path.read_text()
-            if not re.search(r"^from pages import .*\btold\b", text, re.MULTILINE):
+            takes = re.search(r"^from pages import .*\btold\b", text, re.MULTILINE)
+            if not takes or path.name == "test_pages.py":
                 continue
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "told":
@@ -221,7 +237,11 @@ def parts(command: Command) -> tuple[str | None, frozenset[str], frozenset[str]]
     given = [word for word, before in pairs if before == "-e"]
     switches = frozenset(word for word, _ in pairs if word != "-e" and word not in given)
     # Whose name it is makes no other command.
-    return command.playbook, switches, frozenset(re.sub(r"^(confirm|node_id)=.*", r"\1", one) for one in given)
+    return (
+        command.playbook,
+        switches,
+        frozenset(re.sub(r"^(confirm|node_id)=.*", r"\1", one) for one in given),
+    )
 
 
 def test_every_command_is_run_or_listed() -> None:
@@ -250,13 +270,20 @@ def test_what_is_listed_is_on_a_page() -> None:
 def test_every_playbook_for_people_is_on_a_page() -> None:
     """Those that others import have none of their own."""
     every = {f"playbooks/{path.name}" for path in (PROJECT / "playbooks").glob("*.yml")}
-    imported = {"deployment", "stakes", "site", "rotate_encryption_key", "rotate_nothing", "rotate_seal_tokens"}
+    imported = {
+        "deployment",
+        "stakes",
+        "site",
+        "rotate_encryption_key",
+        "rotate_nothing",
+        "rotate_seal_tokens",
+    }
     imported |= {"rotate_server_token", "contracts", "master"}
     told = {one.playbook for one in playbook_commands()}
     assert every - {f"playbooks/{name}.yml" for name in imported} - told == set()
 
 
-# --- other programs --------------------------------------------------------------------------------------------
+# --- other programs ---
 
 
 def blocks_with_commands() -> Iterator[tuple[str, list[str]]]:
@@ -265,7 +292,11 @@ def blocks_with_commands() -> Iterator[tuple[str, list[str]]]:
         for number, lines in pages.shell_lines((PROJECT / page).read_text()):
             written = [line for line in lines if line.strip() and not line.startswith((" ", "#", "…"))]
             first = written[0].split(" ")[0].rpartition("/")[2] if written else ""
-            if first in CHECKED or first in OTHER_PROGRAMS or (first.islower() and first not in NO_PROGRAMS and shutil.which(first)):
+            if (
+                first in CHECKED
+                or first in OTHER_PROGRAMS
+                or (first.islower() and first not in NO_PROGRAMS and shutil.which(first))
+            ):
                 yield f"{page}:{number}", written
 
 
@@ -283,11 +314,16 @@ def test_every_program_is_known() -> None:
 
 def test_make_has_every_target() -> None:
     text = (PROJECT / "Makefile").read_text()
-    targets = {name for line in re.findall(r"^([^\s:=#][^:=\n]*):(?!=)", text, re.MULTILINE) for name in line.split()}
+    targets = {
+        name for line in re.findall(r"^([^\s:=#][^:=\n]*):(?!=)", text, re.MULTILINE) for name in line.split()
+    }
     targets |= {name.replace("$(STATE)", ".state") for name in targets}
     asked = set()
     for page in PAGES:
-        for one in (*code_spans((PROJECT / page).read_text()), *(line for _, b in blocks_with_commands() for line in b)):
+        for one in (
+            *code_spans((PROJECT / page).read_text()),
+            *(line for _, b in blocks_with_commands() for line in b),
+        ):
             found = re.match(r"(?:[A-Z0-9_]+=\S+ )*make ([^\s=#]+)(?![=\S])", one)
             asked |= {found[1]} if found else set()
     assert "demo" in asked
@@ -299,7 +335,10 @@ def test_tests_and_scenarios_that_pages_name_are_there() -> None:
     for page in PAGES:
         for span in code_spans((PROJECT / page).read_text()):
             named = re.findall(r"(?<![\w/])(?:tests|benchmarks|molecule)/[\w/.-]*\w", span)
-            named += [f"molecule/{name}" for name in re.findall(r"(?:--scenario-name|molecule \w+ -s) ([a-z0-9-]+)", span)]
+            named += [
+                f"molecule/{name}"
+                for name in re.findall(r"(?:--scenario-name|molecule \w+ -s) ([a-z0-9-]+)", span)
+            ]
             assert [path for path in named if not (PROJECT / path).exists()] == [], page
             seen += len(named)
     assert seen > 20
@@ -309,7 +348,9 @@ def test_our_own_programs_know_their_options() -> None:
     seen = 0
     for page in PAGES:
         for program in ("k3s-daas", "k3s-daas-master"):
-            inline = (span for span in code_spans((PROJECT / page).read_text()) if span.startswith(f"{program} "))
+            inline = (
+                span for span in code_spans((PROJECT / page).read_text()) if span.startswith(f"{program} ")
+            )
             typed = [one.words for one in pages.commands(page, program)]
             for words in (*typed, *(tuple(span.split()) for span in inline)):
                 known = options_of(program, words)
@@ -319,7 +360,7 @@ def test_our_own_programs_know_their_options() -> None:
     assert seen > 10
 
 
-# --- the inventories -------------------------------------------------------------------------------------------
+# --- the inventories ---
 
 
 def test_variables_of_the_samples_are_known() -> None:

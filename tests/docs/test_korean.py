@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-import pages
 from page_kit import PROJECT, code_spans, headings, links, prose
+
+import pages
 
 ENGLISH, KOREAN = ((PROJECT / name).read_text() for name in ("README.md", "README.ko.md"))
 LANGUAGES = {"README.md", "README.ko.md"}
@@ -15,7 +16,9 @@ def code(text: str) -> list[tuple[str, list[str]]]:
     """(language, lines) of each block, without what is for readers: comments and the texts of a diagram."""
     found = []
     for language, _, lines in pages.blocks(text):
-        plain = (re.sub(r'"[^"]*"', '""', line) if language == "mermaid" else line.split(" #")[0] for line in lines)
+        plain = (
+            re.sub(r'"[^"]*"', '""', line) if language == "mermaid" else line.split(" #")[0] for line in lines
+        )
         found.append((language, [line.rstrip() for line in plain]))
     return found
 

@@ -9,7 +9,16 @@ import pytest
 from page_kit import PROJECT, all_pages, anchors, links, written_pages
 
 # What people read on the way: errors, comments, alerts.
-_SPEAKING = ("playbooks", "roles", "src", "library", "inventories", "inventory_plugins", "molecule", "Makefile")
+_SPEAKING = (
+    "playbooks",
+    "roles",
+    "src",
+    "library",
+    "inventories",
+    "inventory_plugins",
+    "molecule",
+    "Makefile",
+)
 _NAMED = re.compile(r"\bdocs/[\w./-]+\.md(?:#[\w-]+)?")
 
 
@@ -39,7 +48,9 @@ def test_pages_that_code_names_are_there() -> None:
         path
         for top in _SPEAKING
         for path in ([PROJECT / top] if (PROJECT / top).is_file() else (PROJECT / top).rglob("*"))
-        if path.suffix in {".py", ".yml", ".j2", ".json", ""} and path.is_file() and "__pycache__" not in path.parts
+        if path.suffix in {".py", ".yml", ".j2", ".json", ""}
+        and path.is_file()
+        and "__pycache__" not in path.parts
     ]
     assert len(files) > 100
     lost = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pages
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+import pages
 from pages import blocks, commands, find, told
 
 PAGE = """# A page
@@ -63,7 +64,9 @@ def test_the_shortest_that_has_the_words_is_taken(page: str) -> None:
 
 
 def test_what_is_not_there_is_said(page: str) -> None:
-    with pytest.raises(LookupError, match=r"a.md: found no command with playbooks/x.yml --diff, but:\n  a.md:3"):
+    with pytest.raises(
+        LookupError, match=r"a.md: found no command with playbooks/x.yml --diff, but:\n  a.md:3"
+    ):
         told(page, "playbooks/x.yml", "--diff")
     with pytest.raises(LookupError, match="none"):
         told(page, "playbooks/w.yml")

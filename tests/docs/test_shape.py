@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-import pages
 import pytest
 from page_kit import PROJECT, headings
+
+import pages
 
 #: nitro.md and image.md are about machines as much as about a playbook.
 OPERATIONS = (

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from pages import told
 from playbook_kit import PROJECT, ansible_playbook
 
 from k3s_daas import seal
 from k3s_daas.chain import Key, MoveAbort, SuiClient
 from k3s_daas.registry import Registry, StakeRequest, WorkerStatus, find_registry
+from pages import told
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SUI = 1_000_000_000
@@ -267,7 +267,9 @@ async def test_a_slash_waits_for_its_window_and_is_cancelled(ansible: Ansible) -
 
     good, proposed = await ansible.typed(told("docs/slash.md", "playbooks/slash.yml"))
     assert good, proposed
-    in_order(proposed, "worker-2 is jailed: its stake is locked", "Run this again after 20", "cancel_slash.yml")
+    in_order(
+        proposed, "worker-2 is jailed: its stake is locked", "Run this again after 20", "cancel_slash.yml"
+    )
     worker = await registry.worker("worker-2")
     assert worker is not None
     assert worker.status is WorkerStatus.JAILED
