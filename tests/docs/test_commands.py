@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
 import shlex
-import shutil
 from collections.abc import Iterator
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,6 @@ import yaml
 from page_kit import PROJECT, code_spans, written_pages
 
 import pages
-from k3s_daas.cli import COMMANDS
-from k3s_daas_master.backups import command as backups
 from pages import Command
 
 #: Commands that nothing here runs: (page, playbook) → why. `*` is every page.
@@ -33,30 +28,6 @@ NOT_RUN = {
         "playbooks/build_image.yml",
     ): "minutes of mmdebstrap; `make image-check` and the scenario `image` build by the same role",
 }
-#: Other programs on the pages, that are not looked into: what they are for.
-OTHER_PROGRAMS = {
-    "ansible": "modules alone, by hand",
-    "ansible-doc": "a module's options",
-    "ansible-galaxy": "wants Galaxy",
-    "ansible-inventory": "the example's hosts are nobody's",
-    "apt-get": "the operator's machine",
-    "curl": "asks services by hand",
-    "git": "wants the network",
-    "kubectl": "wants a real k3s; the scenario real-k3s has one",
-    "k3s": "k3s' own",
-    "nitro-cli": "AWS's, on a Nitro instance",
-    "pip": "wants a package index",
-    "python": "the localnet and the emulator; their tests start them",
-    "reboot": "the operator's hosts",
-    "rm": "the operator's hosts",
-    "sed": "the operator's hosts",
-    "sui": "Sui's own",
-    "systemctl": "systemd's",
-    "uv": "wants a package index",
-}
-#: Words that begin samples of output, and are programs, too.
-NO_PROGRAMS = {"who"}
-CHECKED = {"ansible-playbook", "make", "k3s-daas", "k3s-daas-master"}
 PAGES = written_pages()
 
 
@@ -111,31 +82,6 @@ def variables_of(playbook: str) -> frozenset[str]:
         specs = yaml.safe_load((PROJECT / "roles" / role / "meta/argument_specs.yml").read_text())
         known |= {name for point in specs["argument_specs"].values() for name in point.get("options") or {}}
     return frozenset(known)
-
-
-def options_of(program: str, words: tuple[str, ...]) -> set[str]:
-    """Every option of the subcommand that the words name.
-
-    Raises:
-        LookupError: there is none of that name.
-    """
-    parser = argparse.ArgumentParser()
-    name = next((word for word in words[1:] if not word.startswith("-")), "")
-    if program == "k3s-daas-master":
-        if name != "backup":
-            raise LookupError(name)
-        backups.add_arguments(parser)
-    elif name in COMMANDS:
-        import_module(COMMANDS[name][0]).add_arguments(parser)
-    else:
-        raise LookupError(name)
-    found, waiting = {"--help"}, [parser]
-    while waiting:
-        for action in waiting.pop()._actions:
-            found |= set(action.option_strings)
-            if isinstance(action, argparse._SubParsersAction):
-                waiting += action.choices.values()
-    return found
 
 
 # --- what is on the pages ---
@@ -281,113 +227,3 @@ def test_every_playbook_for_people_is_on_a_page() -> None:
     imported |= {"rotate_server_token", "contracts", "master"}
     told = {one.playbook for one in playbook_commands()}
     assert every - {f"playbooks/{name}.yml" for name in imported} - told == set()
-
-
-# --- other programs ---
-
-
-def blocks_with_commands() -> Iterator[tuple[str, list[str]]]:
-    """(place, lines) of each block whose first line is a command."""
-    for page in PAGES:
-        for number, lines in pages.shell_lines((PROJECT / page).read_text()):
-            written = [line for line in lines if line.strip() and not line.startswith((" ", "#", "…"))]
-            first = written[0].split(" ")[0].rpartition("/")[2] if written else ""
-            if (
-                first in CHECKED
-                or first in OTHER_PROGRAMS
-                or (first.islower() and first not in NO_PROGRAMS and shutil.which(first))
-            ):
-                yield f"{page}:{number}", written
-
-
-def test_every_program_is_known() -> None:
-    used = set()
-    for place, lines in blocks_with_commands():
-        for line in lines:
-            # K3S_BINARY=… make demo
-            word = next(w for w in line.split(" ") if not re.match(r"[A-Z_]+=", w)).rpartition("/")[2]
-            assert word in CHECKED or word in OTHER_PROGRAMS, f"{place}: {line}"
-            used.add(word)
-    assert used >= CHECKED
-    assert sorted(set(OTHER_PROGRAMS) - used) == [], "listed, and on no page"
-
-
-def test_make_has_every_target() -> None:
-    text = (PROJECT / "Makefile").read_text()
-    targets = {
-        name for line in re.findall(r"^([^\s:=#][^:=\n]*):(?!=)", text, re.MULTILINE) for name in line.split()
-    }
-    targets |= {name.replace("$(STATE)", ".state") for name in targets}
-    asked = set()
-    for page in PAGES:
-        for one in (
-            *code_spans((PROJECT / page).read_text()),
-            *(line for _, b in blocks_with_commands() for line in b),
-        ):
-            found = re.match(r"(?:[A-Z0-9_]+=\S+ )*make ([^\s=#]+)(?![=\S])", one)
-            asked |= {found[1]} if found else set()
-    assert "demo" in asked
-    assert asked - targets == set()
-
-
-def test_tests_and_scenarios_that_pages_name_are_there() -> None:
-    seen = 0
-    for page in PAGES:
-        for span in code_spans((PROJECT / page).read_text()):
-            named = re.findall(r"(?<![\w/])(?:tests|benchmarks|molecule)/[\w/.-]*\w", span)
-            named += [
-                f"molecule/{name}"
-                for name in re.findall(r"(?:--scenario-name|molecule \w+ -s) ([a-z0-9-]+)", span)
-            ]
-            assert [path for path in named if not (PROJECT / path).exists()] == [], page
-            seen += len(named)
-    assert seen > 20
-
-
-def test_our_own_programs_know_their_options() -> None:
-    seen = 0
-    for page in PAGES:
-        for program in ("k3s-daas", "k3s-daas-master"):
-            inline = (
-                span for span in code_spans((PROJECT / page).read_text()) if span.startswith(f"{program} ")
-            )
-            typed = [one.words for one in pages.commands(page, program)]
-            for words in (*typed, *(tuple(span.split()) for span in inline)):
-                known = options_of(program, words)
-                used = {word.partition("=")[0] for word in words if re.match(r"--\w", word)}
-                assert used <= known, f"{page}: {' '.join(words)}"
-                seen += 1
-    assert seen > 10
-
-
-# --- the inventories ---
-
-
-def test_variables_of_the_samples_are_known() -> None:
-    """In YAML blocks: each variable with a role's name in front is one that the role documents."""
-    roles = [path.name for path in (PROJECT / "roles").iterdir()]
-    known = set()
-    for role in roles:
-        specs = yaml.safe_load((PROJECT / "roles" / role / "meta/argument_specs.yml").read_text())
-        known |= {name for point in specs["argument_specs"].values() for name in point.get("options") or {}}
-    unknown, seen = [], 0
-    for page in PAGES:
-        for language, number, lines in pages.blocks((PROJECT / page).read_text()):
-            if language not in ("yaml", ""):
-                continue
-            for name in re.findall(r"(?m)^ *(?:- )?([a-z0-9_]+): ", "\n".join(lines)):
-                if any(name.startswith(f"{role}_") for role in roles) and "_" in name:
-                    seen += 1
-                    unknown += [f"{page}:{number}: {name}"] if name not in known else []
-    assert seen > 20
-    assert unknown == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_yaml_samples_are_yaml(page: str) -> None:
-    for language, number, lines in pages.blocks((PROJECT / page).read_text()):
-        if language in ("yaml", "yml"):
-            try:
-                list(yaml.safe_load_all("\n".join(lines)))
-            except yaml.YAMLError as error:
-                pytest.fail(f"{page}:{number}: {error}")
