@@ -27,11 +27,12 @@ def squeezed(text: str) -> str:
 def told_by(row: tuple[str, str, str], finding: Told) -> bool:
     check, printed, why = row
     whole = f"`{squeezed(printed.strip('`'))}`"
+    own = {squeezed(text) for text in finding.found if text.strip(GAP)}
     # Where what was found is somebody else's words as a whole, the page says whose.
-    own = [text for text in finding.found if text.strip(GAP)]
+    others = GAP in finding.found and not printed.startswith("`")
     return (
         check == finding.check
-        and (not own or any(whole == f"`{squeezed(text)}`" for text in own))
+        and (others or whole.strip("`") in own)
         and any(squeezed(cause) == squeezed(why) for cause in finding.cause)
     )
 
@@ -40,6 +41,8 @@ def told_by(row: tuple[str, str, str], finding: Told) -> bool:
 def test_every_finding_is_on_the_page(finding: Told) -> None:
     wanted = f"| {finding.check} | {sorted(finding.found)} | {sorted(finding.cause)} |"
     assert any(told_by(row, finding) for row in rows()), f"{PAGE.name} has no row {wanted}"
+    printed = {squeezed(row[1].strip("`")) for row in rows() if row[0] == finding.check}
+    assert {squeezed(text) for text in finding.found if text.strip(GAP)} <= printed
 
 
 @pytest.mark.parametrize("row", [one for one in rows() if one[0] not in OF_THE_PLAYBOOK], ids=" ".join)
@@ -74,7 +77,10 @@ def test_a_finding_is_read_as_it_is_printed(tmp_path: Path) -> None:
         "def x(facts):\n"
         "    yield error('x', f'{facts.a} is {facts.b:.1f} s', WHY, 'mend it')\n"
         "    yield warning('y', facts.said, 'one' if facts.a else 'two', 'mend it')\n"
+        "    found, why = facts.said, 'three'\n"
+        "    yield warning('z', found, why, 'mend it', coming=True)\n"
     )
-    one, two = findings([source])
+    one, two, three = findings([source])
+    assert (three.check, three.found, three.cause) == ("z", {GAP}, {"three"})
     assert (one.check, one.found, one.cause) == ("x", {"… is … s"}, {"because"})
     assert (two.check, two.found, two.cause) == ("y", {GAP}, {"one", "two"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,23 +52,26 @@ def test_another_line_is_seen(line: str) -> None:
     assert unlocked(good + line) == [line]
 
 
-def test_what_the_project_asks_for_is_locked() -> None:
-    """Each dependency that pyproject.toml names is in the file that is made of it."""
+@pytest.mark.parametrize("path", REQUIREMENTS, ids=lambda path: path.name)
+def test_what_the_project_asks_for_is_locked(path: Path) -> None:
+    """Each dependency that pyproject.toml names is in the file that its command makes of it."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    groups = project["dependency-groups"]
-    wanted = {
-        "hosts.txt": project["project"]["dependencies"],
-        "dev.txt": [*project["project"]["dependencies"], *groups["dev"]],
-        "field.txt": groups["field"],
-        "aws.txt": groups["aws"],
-        "aws-test.txt": groups["aws-test"],
-    }
-    assert {path.name for path in REQUIREMENTS} == set(wanted)
-    for name, asked in wanted.items():
-        text = (PROJECT / "requirements" / name).read_text()
-        locked = set(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==", text, re.MULTILINE))
-        names = {re.split(r"[<>=!\[;~ ]", one)[0].lower().replace("_", "-") for one in asked}
-        assert names - locked == set(), name
+    made = next(line for line in path.read_text().splitlines() if "uv pip compile" in line).split()
+    assert "--generate-hashes" in made
+    asked = list(project["project"]["dependencies"]) if "pyproject.toml" in made else []
+    for word, name in pairwise(made):
+        asked += project["dependency-groups"][name] if word == "--group" else []
+    assert asked
+    locked = set(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==", path.read_text(), re.MULTILINE))
+    names = {re.split(r"[<>=!\[;~ ]", one)[0].lower().replace("_", "-") for one in asked}
+    assert names - locked == set()
+
+
+def test_every_command_that_locks_is_written_down() -> None:
+    told = (PROJECT / "requirements/README.md").read_text()
+    for path in REQUIREMENTS:
+        made = next(line for line in path.read_text().splitlines() if "uv pip compile" in line)
+        assert made.removeprefix("#").strip() in told, path.name
 
 
 def test_hosts_and_control_node_run_the_same_versions() -> None:
