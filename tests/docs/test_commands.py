@@ -174,7 +174,10 @@ def taken() -> list[tuple[str, Command]]:
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "told":
                     where = f"{path.relative_to(PROJECT)}:{node.lineno}"
                     assert all(isinstance(one, ast.Constant) for one in node.args), f"{where}: want literals"
-                    found.append((where, pages.find(*(ast.literal_eval(one) for one in node.args))))
+                    words = [ast.literal_eval(one) for one in node.args]
+                    # What it would say of a variable that the page's command doesn't set, it says here.
+                    pages.told(*words, **{one.arg: "x" for one in node.keywords if one.arg})
+                    found.append((where, pages.find(*words)))
     return found
 
 

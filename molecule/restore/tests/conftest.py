@@ -119,8 +119,13 @@ def story(
     same = done(play(*restore)), look()
     before, open_answer = handled(), ping()
     renew("master")
-    elsewhere = {"backup_file": str(fetched), "backup_key_file": str(key)}
-    command = told("docs/backup.md", "playbooks/restore.yml", "backup_file", **elsewhere)
+    command = told(
+        "docs/backup.md",
+        "playbooks/restore.yml",
+        "backup_file",
+        backup_file=str(fetched),
+        backup_key_file=str(key),
+    )
     fresh = done(play(*command)), look()
     return Story(
         backup, in_clear, fetched, killed_nodes, killed_answer, open_answer, same, before, fresh, handled()
