@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,8 @@ from testhosts.names import Fleet
 
 PROJECT = Path(__file__).parents[2]
 STAGE = PROJECT / ".state" / os.environ["K3S_DAAS_STAGE"]
+# What each playbook said that a test ran. Not beside the journals: their folder is made anew at the end.
+RUNS = PROJECT / ".state/logs" / f"{os.environ['K3S_DAAS_STAGE']}-runs"
 # Molecule wants colours; who reads the output here doesn't.
 _PLAIN = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
 
@@ -56,6 +59,11 @@ class Run:
         return {name: int(n) for name, n in re.findall(r"^(\S+) .*?changed=(\d+)", recap, re.MULTILINE)}
 
 
+def pytest_sessionstart() -> None:
+    """The last session's runs are none of this one's."""
+    shutil.rmtree(RUNS, ignore_errors=True)
+
+
 def pytest_sessionfinish(exitstatus: int) -> None:
     """Tell destroy.yml whether it has to keep what explains a failure."""
     if exitstatus == pytest.ExitCode.OK:
@@ -73,6 +81,7 @@ def play(playbook: str, *arguments: str, project: Path = PROJECT) -> Run:
     """Run `ansible-playbook PLAYBOOK ARGUMENTS`, the playbook's path being the project's, to its end.
 
     `project` may be another checkout, as `checkout` makes one.
+    `play(*told("docs/exit.md", "playbooks/exit.yml"))` runs a page's command: see `pages.told`.
     """
     done = subprocess.run(
         _command(playbook, arguments, project),
@@ -83,6 +92,9 @@ def play(playbook: str, *arguments: str, project: Path = PROJECT) -> Run:
         timeout=600,
         check=False,
     )
+    RUNS.mkdir(parents=True, exist_ok=True)
+    kept = RUNS / f"{len(list(RUNS.iterdir())):02}-{Path(playbook).stem}.log"
+    kept.write_text(f"$ ansible-playbook {shlex.join([playbook, *arguments])}\n{done.stdout}{done.stderr}")
     return Run(done.returncode, done.stdout + done.stderr)
 
 

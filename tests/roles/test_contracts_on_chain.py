@@ -14,8 +14,10 @@ import pytest
 import pytest_asyncio
 from playbook_kit import PROJECT, ansible_playbook
 
+from k3s_daas import seal
 from k3s_daas.chain import Key, MoveAbort, SuiClient
-from k3s_daas.registry import Registry, find_registry
+from k3s_daas.registry import Registry, StakeRequest, WorkerStatus, find_registry
+from pages import told
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SUI = 1_000_000_000
@@ -50,6 +52,11 @@ class Ansible:
             **self.variables | variables,
         )
         return code == 0, output.replace("''", "'")  # YAML's quotes
+
+    async def typed(self, command: tuple[str, ...]) -> tuple[bool, str]:
+        """The same of a page's command, as `pages.told` gives it."""
+        playbook, *options = command
+        return await self(Path(playbook).stem, *options)
 
     async def registry(self) -> Registry:
         found = await find_registry(self.chain, self.chain.require_address(), "fleet")
@@ -199,7 +206,9 @@ async def test_the_contracts_are_upgraded(ansible: Ansible) -> None:
     good, refused = await ansible("upgrade_contracts", confirm="other")
     assert not good
     assert "Found confirm=other, wanted the registry's name. Run again with -e confirm=fleet" in refused
-    good, planned = await ansible("upgrade_contracts", "--check")
+    good, planned = await ansible.typed(
+        told("docs/upgrade-contracts.md", "playbooks/upgrade_contracts.yml", "--check")
+    )
     assert good, planned
     in_order(
         planned,
@@ -219,7 +228,8 @@ async def test_the_contracts_are_upgraded(ansible: Ansible) -> None:
         "wanted 0 or more",
     )
     assert (await one.config()).version == 1
-    good, done = await ansible("upgrade_contracts", confirm="fleet")
+    upgrade = told("docs/upgrade-contracts.md", "playbooks/upgrade_contracts.yml", "confirm", confirm="fleet")
+    good, done = await ansible.typed(upgrade)
     assert good, done
     in_order(
         done,
@@ -238,3 +248,55 @@ async def test_the_contracts_are_upgraded(ansible: Ansible) -> None:
     held = await ansible.balance()
     good, again = await ansible("upgrade_contracts", confirm="fleet")
     assert (good, changed(again), await ansible.balance()) == (True, 0, held), again
+
+
+async def test_a_slash_waits_for_its_window_and_is_cancelled(ansible: Ansible) -> None:
+    """Hosts are left out: that the wait for them needs a slash that is executed is what is looked at."""
+    good, said = await ansible("contracts", contracts_registry_slash_window_ms=3_600_000)
+    assert good, said
+    registry = await ansible.registry()
+    wanted = StakeRequest(
+        "worker-2", seal.commitment(seal.make()), SUI, await registry.clock_ms() + 3_600_000
+    )
+    await registry.stake([wanted], ansible.chain.require_address())
+    held = await ansible.balance()
+    good, planned = await ansible.typed(told("docs/slash.md", "playbooks/slash.yml", "--check"))
+    assert good, planned
+    assert "Proposes a slash of worker-2 for operator decision" in planned
+    assert await ansible.balance() == held
+
+    good, proposed = await ansible.typed(told("docs/slash.md", "playbooks/slash.yml"))
+    assert good, proposed
+    in_order(
+        proposed, "worker-2 is jailed: its stake is locked", "Run this again after 20", "cancel_slash.yml"
+    )
+    worker = await registry.worker("worker-2")
+    assert worker is not None
+    assert worker.status is WorkerStatus.JAILED
+
+    key = str(ansible.folder / "operator.key")
+    cancel = told("docs/slash.md", "playbooks/cancel_slash.yml", contracts_arbiter_key_file=key)
+    good, done = await ansible.typed(cancel)
+    assert good, done
+    assert "Cancels the slash of worker-2" in done
+    assert changed(done) == 1
+    worker = await registry.worker("worker-2")
+    assert worker is not None
+    assert (worker.status, worker.stake_mist) == (WorkerStatus.PENDING, SUI)
+    good, again = await ansible.typed(cancel)
+    assert (good, changed(again)) == (True, 0), again
+
+
+async def test_without_a_snapshot_there_is_none_to_give_up(ansible: Ansible) -> None:
+    good, said = await ansible("contracts")
+    assert good, said
+    good, planned = await ansible.typed(
+        told("docs/abandon-snapshots.md", "playbooks/abandon_snapshots.yml", "--check")
+    )
+    assert good, planned
+    good, done = await ansible.typed(
+        told("docs/abandon-snapshots.md", "playbooks/abandon_snapshots.yml", "confirm", confirm="fleet")
+    )
+    assert good, done
+    assert "No snapshot was anchored: there is nothing to give up." in done
+    assert changed(done) == 0

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+from pages import told
+from scenario import play
+
 
 def examine(host: Host) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(host.run("/opt/k3s-daas/venv/bin/k3s-daas doctor --json").stdout)
@@ -31,3 +34,10 @@ def test_it_says_that_the_slashed_worker_is_slashed(hosts: dict[str, Host]) -> N
     }
     assert errors["status"] == "worker-2 is slashed on-chain"
     assert "stopped for good" in errors["units"]
+
+
+def test_the_playbook_prints_one_table_of_all_and_changes_nothing() -> None:
+    run = play(*told("docs/doctor.md", "playbooks/doctor.yml"))
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}
+    assert "worker-2 is slashed on-chain" in run.words

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from testinfra.host import Host
 
+from pages import told
 from scenario import play
 
 
 def test_it_brings_every_host_and_none_of_its_secrets(hosts: dict[str, Host], tmp_path: Path) -> None:
-    run = play("playbooks/support.yml", f"--extra-vars=support_folder={tmp_path}/support")
+    command = told("docs/support.md", "playbooks/support.yml")
+    run = play(*command, f"--extra-vars=support_folder={tmp_path}/support")
     assert run.code == 0, run.output
     assert set(run.changed.values()) == {0}
     secrets = {hosts[name].check_output("cat /etc/k3s-daas/seal-token") for name in ("worker-1", "worker-2")}

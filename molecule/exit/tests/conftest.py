@@ -12,12 +12,14 @@ import pytest
 from testinfra.host import Host
 
 from k3s_daas.registry import Worker
+from pages import told
 from scenario import Chain, Run, play, play_killed_at
 
 LEAVER, STAYER = "worker-1", "worker-2"
 # As molecule.yml says.
 WITHDRAWAL_ADDRESS = "0x" + "e7174".rjust(64, "0")
-EXIT = ("playbooks/exit.yml", f"--extra-vars=node_id={LEAVER} confirm={LEAVER}")
+EXIT = told("docs/exit.md", "playbooks/exit.yml", node_id=LEAVER, confirm=LEAVER)
+CHECK = told("docs/exit.md", "playbooks/exit.yml", "--check", node_id=LEAVER, confirm=LEAVER)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def story(
         )
 
     before = look()
-    checked = play(*EXIT, "--check"), look()
+    checked = play(*CHECK), look()
     # Watcher and agent are stopped, and nothing is sent yet.
     play_killed_at("TASK [contracts : Request the unstake", *EXIT)
     killed = look()

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from testinfra.host import Host
 
+from pages import told
 from scenario import Run, play, play_killed_at
 
 GRAFANA = "/etc/grafana"
@@ -66,13 +67,15 @@ def story(stage: dict[str, Any]) -> Story:
         "monitoring_interval_s": INTERVAL_S,
         "monitoring_grafana_dir": GRAFANA,
     }
-    command = ("playbooks/monitoring.yml", f"--extra-vars={json.dumps(wanted)}")
-    checked = play(*command, "--check")
+    extra = f"--extra-vars={json.dumps(wanted)}"
+    command = (*told("docs/monitoring.md", "playbooks/monitoring.yml"), extra)
+    check = (*told("docs/monitoring.md", "playbooks/monitoring.yml", "--check"), extra)
+    checked = play(*check)
     # Everything is written, and the Prometheus that the package started runs with what it came with.
     play_killed_at("TASK [monitoring : See whether it runs with these files]", *command)
     made = play(*command)
     assert made.code == 0, made.output
-    return Story(checked, made, play(*command), play(*command, "--check"), Prometheus(f"http://{listen}"))
+    return Story(checked, made, play(*command), play(*check), Prometheus(f"http://{listen}"))
 
 
 @pytest.fixture

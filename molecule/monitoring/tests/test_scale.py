@@ -19,6 +19,7 @@ from k3s_daas.chain import Key, SuiClient
 from k3s_daas.registry import Deployment, Registry, StakeRequest, WorkerStatus
 from k3s_daas.registry.operation import carry_out
 from k3s_daas.registry.requests import MIN_DEPOSIT_MIST, plan_request
+from pages import told
 from scenario import STAGE, Chain, Run, play, play_killed_at
 from stage.stage import Stage
 from testhosts import cgroups
@@ -28,10 +29,12 @@ NEW = "worker-2"
 SUI = 1_000_000_000
 
 
-def scale(**changes: Any) -> tuple[str, ...]:
+def scale(
+    command: tuple[str, ...] = told("docs/scaling.md", "playbooks/scale.yml"), **changes: Any
+) -> tuple[str, ...]:
     """What an operator types; two requests are too much for one worker."""
     wanted = {"scale_requests_per_worker": 1, "scale_cooldown_up_s": 0, "scale_cooldown_down_s": 0, **changes}
-    return "playbooks/scale.yml", f"--extra-vars={json.dumps(wanted)}"
+    return *command, f"--extra-vars={json.dumps(wanted)}"
 
 
 def hosts_now() -> set[str]:
@@ -94,7 +97,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(hosts: dict[str, Host], stage: dict[str, Any], deployment: Deployment) -> Story:
     asyncio.run(submit(stage, deployment, 2))
-    checked = play(*scale(), "--check"), hosts_now()
+    checked = play(*scale(told("docs/scaling.md", "playbooks/scale.yml", "--check"))), hosts_now()
     play_killed_at("TASK [scale : Make hosts]", *scale())
     killed = hosts["master"].check_output(f"cat {JOURNAL}"), hosts_now()
     made = play(*scale()), hosts_now()

@@ -12,9 +12,9 @@ import pytest
 from testinfra.host import Host
 
 from nitro_standin.make_image import pcr0
+from pages import told
 from scenario import PROJECT, STAGE, Run, play
 
-PLAYBOOK = "playbooks/nitro_parent.yml"
 HOSTS = f"--inventory={PROJECT / 'molecule/nitro/inventory/hosts.yml'}"
 VARIABLES = f"--extra-vars=@{PROJECT / 'molecule/nitro/vars/main.yml'}"
 METRICS = "/var/lib/prometheus/node-exporter/k3s_daas_enclave.prom"
@@ -73,9 +73,11 @@ def look(parent: Host) -> Callable[[], Look]:
 
 @pytest.fixture(scope="session")
 def story(parent: Host, look: Callable[[], Look]) -> Story:
-    def run(*arguments: str, **variables: Any) -> tuple[Run, Look]:
-        given = f"--extra-vars={json.dumps(variables)}"
-        return play(PLAYBOOK, HOSTS, VARIABLES, given, *arguments), look()
+    command = told("docs/nitro.md", "playbooks/nitro_parent.yml")
+    check = told("docs/nitro.md", "playbooks/nitro_parent.yml", "--check")
+
+    def run(typed: tuple[str, ...] = command, **variables: Any) -> tuple[Run, Look]:
+        return play(*typed, HOSTS, VARIABLES, f"--extra-vars={json.dumps(variables)}"), look()
 
     before = look()
     refused = run(nitro_parent_image=str(STAGE / "two.eif"))
@@ -85,7 +87,7 @@ def story(parent: Host, look: Callable[[], Look]) -> Story:
         "nitro_parent_pcr0": pcr0("two"),
         "nitro_parent_memory_mib": 4096,
     }
-    checked = run("--check", **newer)
+    checked = run(check, **newer)
     replaced = run(**newer)
     units = "-u nitro-enclaves-allocator -u k3s-daas-enclave"
     journal = parent.check_output(f"journalctl --no-pager --output=cat {units}")

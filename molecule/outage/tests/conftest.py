@@ -22,6 +22,7 @@ import pytest
 from testinfra.host import Host
 
 from k3s_daas.registry import Worker
+from pages import told
 from scenario import Chain, Run, play
 from stage.stage import Stage
 
@@ -143,9 +144,10 @@ def look(
 
 @pytest.fixture(scope="session")
 def drift(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Drift]:
-    def run(*arguments: str) -> Drift:
+    def run(command: tuple[str, ...], *arguments: str) -> Drift:
         report: Path = tmp_path_factory.mktemp("drift") / "report.json"
-        done = play("playbooks/drift.yml", VARIABLES, f"--extra-vars=drift_report={report}", *arguments)
+        # Last, so that it is this report where the command names one, too.
+        done = play(*command, VARIABLES, *arguments, f"--extra-vars=drift_report={report}")
         assert report.exists(), done.output
         return Drift(done, json.loads(report.read_text()))
 
@@ -209,8 +211,8 @@ def story(
     before = look()
 
     whole.stop_chain()
-    drift_without_chain = drift()
-    status_without_chain = play("playbooks/status.yml")
+    drift_without_chain = drift(told("docs/drift.md", "playbooks/drift.yml"))
+    status_without_chain = play(*told("docs/status.md", "playbooks/status.yml"))
     with cut_off(hosts, stage["hosts"]):
         cut_at = time.monotonic()
         until("the master's view stale", lambda: not ask_master("/readyz")["ready"])
@@ -221,7 +223,8 @@ def story(
         whole.start_chain()
         until("the master's view fresh", lambda: ask_master("/readyz")["ready"])
         with tampered(hosts):
-            drift_when_cut = drift("--extra-vars=contracts_registry_unbonding_window_ms=7")
+            with_lines = told("docs/drift.md", "playbooks/drift.yml", "--diff")
+            drift_when_cut = drift(with_lines, "--extra-vars=contracts_registry_unbonding_window_ms=7")
             tampered_file = hosts[OTHER].run("cat /etc/k3s-daas/watcher.json").stdout
         time.sleep(max(0.0, cut_at + CUT_FOR_S - time.monotonic()))
     # One who was offline is active again 10 minutes after it went offline, and not before.
@@ -229,11 +232,11 @@ def story(
     healed = look()
 
     master.check_output("systemctl stop k3s-daas-master k3s")
-    drift_without_master = drift()
+    drift_without_master = drift(told("docs/drift.md", "playbooks/drift.yml", "drift_report"))
     # Nothing listens on that port of the host.
     lost = tmp_path_factory.mktemp("lost") / "hosts.json"
     lost.write_text(json.dumps({"k3s_daas_master": {"hosts": {"master": {"ansible_port": 1}}}}))
-    status_without_master = play("playbooks/status.yml", f"--inventory={lost}")
+    status_without_master = play(*told("docs/status.md", "playbooks/status.yml"), f"--inventory={lost}")
     until("heartbeats failing", lambda: all(failures(hosts[name]) >= 3 for name in WORKERS))
     master.check_output("systemctl start k3s k3s-daas-master")
     until("all well after the master was gone", recovered)
@@ -250,7 +253,7 @@ def story(
         drift_without_master,
         status_without_master,
         look(),
-        drift(),
+        drift(told("docs/drift.md", "playbooks/drift.yml")),
     )
 
 

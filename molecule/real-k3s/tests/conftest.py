@@ -16,6 +16,7 @@ from testinfra.host import Host
 from agent_kit import Agent, Pair, load
 from k3s_daas import tenancy
 from owner_kit import Kubectl, deployment, until
+from pages import told
 from scenario import STAGE, play
 
 AGENT = "/var/lib/rancher/k3s/agent"
@@ -30,7 +31,7 @@ def kubectl_dir() -> Path:
 @pytest.fixture(scope="session")
 def owner(stage: dict[str, Any], kubectl_dir: Path) -> Kubectl:
     """kubectl for the owner of both workers, as an operator sets it up."""
-    run = play("playbooks/kubectl.yml", f"--extra-vars=kubectl_dir={kubectl_dir}")
+    run = play(*told("docs/kubectl.md", "playbooks/kubectl.yml"), f"--extra-vars=kubectl_dir={kubectl_dir}")
     assert run.code == 0, run.output
     kubectl = Kubectl(stage["k3s_binary"], kubectl_dir / "kubeconfig")
     # The API server keeps the answer that the token is nobody's for some seconds, and unpacking takes some.

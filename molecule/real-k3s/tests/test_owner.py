@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from owner_kit import Kubectl, echo, until
+from pages import told
 from scenario import play
 
 
@@ -106,7 +107,8 @@ def test_other_namespaces_dont_reach_its_pods(
 
 
 def test_after_revocation_all_of_it_is_refused(owner: Kubectl, kubectl_dir: Path) -> None:
-    run = play("playbooks/kubectl.yml", f"--extra-vars=kubectl_dir={kubectl_dir} kubectl_state=revoked")
+    command = told("docs/kubectl.md", "playbooks/kubectl.yml", "kubectl_state=revoked")
+    run = play(*command, f"--extra-vars=kubectl_dir={kubectl_dir}")
     assert run.code == 0, run.output
     since = time.monotonic()
     until(lambda: owner.run("get", "pods").returncode != 0, 20)

@@ -13,6 +13,7 @@ from testinfra.host import Host
 
 from agent_kit import KUBELET, SERVING, Agent, Pair, Tunnel, Watch, connect
 from owner_kit import until
+from pages import told
 from scenario import play
 
 Nodes = Callable[[], dict[str, dict[str, Any]]]
@@ -35,7 +36,7 @@ def removed(api: str, server_ca: Path, certificates: dict[str, Pairs], nodes: No
     watch.start()
     assert watch.opened.wait(20)
     tunnel = Tunnel(api, server_ca, pairs["client-kubelet"])
-    run = play("playbooks/slash.yml", "--extra-vars=node_id=worker-2 confirm=worker-2")
+    run = play(*told("docs/slash.md", "playbooks/slash.yml", node_id="worker-2", confirm="worker-2"))
     assert run.code == 0, run.output
     assert set(nodes()) == {"worker-1"}
     return Removed(watch, tunnel, pairs)

@@ -13,10 +13,11 @@ from testinfra.host import Host
 import leftovers
 from k3s_daas.chain import Key, SuiClient
 from k3s_daas.registry import Deployment, Registry
+from pages import told
 from scenario import Chain, Run, play, play_killed_at
 
 WORKER = "worker-1"
-RESET = ("playbooks/reset.yml", "--extra-vars=confirm=local")
+RESET = told("docs/reset.md", "playbooks/reset.yml", "confirm")
 # What pods and earlier clusters leave on a real node, where nothing but the reset would take it away.
 CLUTTER = """set -e
 mkdir -p /var/lib/kubelet/pods/1b2c/volumes/kubernetes.io~empty-dir/cache /run/k3s/containerd/shm /run/netns \
@@ -96,9 +97,9 @@ def story(
     cluttered = look()
     refused = play(*RESET), look()
     asyncio.run(take_out(stage, deployment))
-    checked = play("playbooks/reset.yml", "--check"), look()
+    checked = play(*told("docs/reset.md", "playbooks/reset.yml", "--check")), look()
     play_killed_at("TASK [wipe : Remove keys, configuration, data and programs]", *RESET)
     reset = play(*RESET), look()
     again = play(*RESET), look()
-    anew = play("site.yml")
+    anew = play(*told("README.md", "site.yml"))
     return Story(cluttered, refused, checked, reset, again, anew, nodes() if anew.code == 0 else {})

@@ -22,6 +22,7 @@ from k3s_daas.chain import SuiClient
 from k3s_daas.registry import Deployment, Worker, parse_event
 from k3s_daas_master.follower import mark_of
 from k3s_daas_master.store import MARKS
+from pages import told
 from scenario import Chain, Run, play, play_killed_at
 
 STAYER, SLASHED = "worker-1", "worker-2"
@@ -79,7 +80,6 @@ def story(
     key = folder / "age.key"
     program = Path(sys.executable).parent / "k3s-daas-master"
     subprocess.run([program, "backup", "keygen", "--key-file", key], check=True, capture_output=True)
-    with_key = f"--extra-vars=backup_key_file={key} backup_fetch_dir={folder}"
 
     def done(run: Run) -> Run:
         assert run.code == 0, run.output
@@ -104,25 +104,29 @@ def story(
         return found[0], found[1], found[2]
 
     note("before")
-    backup = done(play("playbooks/backup.yml", with_key)), look()
+    command = told("docs/backup.md", "playbooks/backup.yml", "backup_key_file", backup_key_file=str(key))
+    backup = done(play(*command, f"--extra-vars=backup_fetch_dir={folder}")), look()
     (fetched,) = folder.glob("*.age")
     in_clear = master.check_output(f"cat /var/lib/k3s-daas/backups/{fetched.stem}/k3s/token").encode()
     note("after")
-    done(play("playbooks/slash.yml", f"--extra-vars=node_id={SLASHED} confirm={SLASHED}"))
+    done(play(*told("docs/slash.md", "playbooks/slash.yml", node_id=SLASHED, confirm=SLASHED)))
     hosts[SLASHED].check_output(DISOBEY)
 
-    restore = ("playbooks/restore.yml", "--extra-vars=confirm=local")
-    play_killed_at(
-        "TASK [backup : Wait until no slashed worker has a node",
-        *restore,
-        f"--extra-vars=backup_name={fetched.stem}",
-    )
+    restore = told("docs/backup.md", "playbooks/restore.yml", "backup_name", backup_name=fetched.stem)
+    play_killed_at("TASK [backup : Wait until no slashed worker has a node", *restore)
     killed_nodes = master.run("k3s kubectl get nodes -o name").stdout
     killed_answer = ping()
-    same = done(play(*restore, f"--extra-vars=backup_name={fetched.stem}")), look()
+    same = done(play(*restore)), look()
     before, open_answer = handled(), ping()
     renew("master")
-    fresh = done(play(*restore, with_key, f"--extra-vars=backup_file={fetched}")), look()
+    command = told(
+        "docs/backup.md",
+        "playbooks/restore.yml",
+        "backup_file",
+        backup_file=str(fetched),
+        backup_key_file=str(key),
+    )
+    fresh = done(play(*command)), look()
     return Story(
         backup, in_clear, fetched, killed_nodes, killed_answer, open_answer, same, before, fresh, handled()
     )

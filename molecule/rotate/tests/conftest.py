@@ -15,9 +15,9 @@ import httpx
 import pytest
 from testinfra.host import Host
 
+from pages import told
 from scenario import Run, play, play_killed_at
 
-ROTATE = "playbooks/rotate.yml"
 # Everything that Ansible could say of a secret is said, for the tests to search.
 WORDS = "-vvv"
 ENCRYPTION = "/etc/rancher/k3s/encryption.json"
@@ -190,27 +190,32 @@ def look(hosts: dict[str, Host]) -> Callable[[], Look]:
 
 @pytest.fixture(scope="session")
 def story(hosts: dict[str, Host], look: Callable[[], Look], asked: Callable[..., int]) -> Story:
-    def rotated(what: str, *arguments: str) -> tuple[Run, Look]:
-        return play(ROTATE, WORDS, f"--extra-vars=rotate={what}", *arguments), look()
+    def rotated(*command: str) -> tuple[Run, Look]:
+        return play(*command, WORDS), look()
 
-    def killed(what: str, at: str) -> Look:
-        play_killed_at(at, ROTATE, f"--extra-vars=rotate={what}")
+    def killed(at: str, *command: str) -> Look:
+        play_killed_at(at, *command)
         return look()
+
+    seal_tokens = told("docs/rotate.md", "playbooks/rotate.yml", "rotate=seal_tokens")
+    some = told("docs/rotate.md", "playbooks/rotate.yml", "rotate_serial", rotate_workers="worker-1")
+    server_token = told("docs/rotate.md", "playbooks/rotate.yml", "rotate=server_token")
+    encryption_key = told("docs/rotate.md", "playbooks/rotate.yml", "rotate=encryption_key")
 
     before = look()
     # On-chain, and not yet the host's own.
-    seal_killed = killed("seal_tokens", "TASK [watcher : Make it the live one")
-    seal = rotated("seal_tokens")
+    seal_killed = killed("TASK [watcher : Make it the live one", *seal_tokens)
+    seal = rotated(*some)
     # In the file, and not yet the running server's.
-    token_killed = killed("server_token", "RUNNING HANDLER [k3s_server : Restart k3s with what was rotated")
+    token_killed = killed("RUNNING HANDLER [k3s_server : Restart k3s with what was rotated", *server_token)
     assert [asked(one.server_token) for one in (before, token_killed)] == [405, 401], (
         "the old one still works"
     )
-    token = rotated("server_token")
-    checked = rotated("encryption_key", "--check")
+    token = rotated(*server_token)
+    checked = rotated(*encryption_key, "--check")
     # The new key writes, and the old one is what everything is written with.
-    key_killed = killed("encryption_key", "TASK [k3s_server : Write the Secrets again")
-    key = rotated("encryption_key")
+    key_killed = killed("TASK [k3s_server : Write the Secrets again", *encryption_key)
+    key = rotated(*encryption_key)
     hosts["master"].check_output("timeout 120 sh -c %s", UNENCRYPTED)
     hosts["master"].check_output("timeout 60 sh -c 'until k3s kubectl get --raw /readyz; do sleep 1; done'")
     unencrypted = look()

@@ -12,9 +12,10 @@ import pytest
 from testinfra.host import Host
 
 from k3s_daas.registry import Worker
+from pages import told
 from scenario import Chain, Run, play, play_killed_at
 
-UPGRADE = "playbooks/upgrade.yml"
+UPGRADE = told("docs/upgrade.md", "playbooks/upgrade.yml")
 MARK = "k3s-daas-test/new-server"
 
 # As small as can be: each says it is the wanted version, and doesn't come up. The agent dies at once. The
@@ -98,18 +99,18 @@ def story(
         return f"--inventory={inventory}"
 
     before = look()
-    checked = play(UPGRADE, "--check"), look()
-    server_died = play(UPGRADE, with_dying("k3s_daas_master", "master", SERVER_THAT_DIES)), look()
-    play_killed_at("TASK [k3s_upgrade : Start the server", UPGRADE)
+    checked = play(*told("docs/upgrade.md", "playbooks/upgrade.yml", "--check")), look()
+    server_died = play(*UPGRADE, with_dying("k3s_daas_master", "master", SERVER_THAT_DIES)), look()
+    play_killed_at("TASK [k3s_upgrade : Start the server", *UPGRADE)
     killed_at_server = hosts["master"].run("systemctl is-active k3s k3s-daas-master; k3s --version").stdout
     # Somebody has a reason of their own to keep pods from it; it is none of the upgrade's.
     hosts["master"].run("systemctl start k3s; k3s kubectl cordon worker-1")
-    agent_died = play(UPGRADE, with_dying("k3s_daas_workers", "worker-1", AGENT_THAT_DIES)), look()
+    agent_died = play(*UPGRADE, with_dying("k3s_daas_workers", "worker-1", AGENT_THAT_DIES)), look()
     hosts["master"].check_output("k3s kubectl uncordon worker-1")
-    play_killed_at("TASK [k3s_upgrade : Restart the agent", UPGRADE)
+    play_killed_at("TASK [k3s_upgrade : Restart the agent", *UPGRADE)
     killed_at_agent = look()
-    finished = play(UPGRADE), look()
-    again = play(UPGRADE), look()
+    finished = play(*UPGRADE), look()
+    again = play(*UPGRADE), look()
     older = json.dumps({"k3s_binary_path": stage["k3s_old"]["path"], "k3s_binary_version": old})
     return Story(
         old,
@@ -122,6 +123,6 @@ def story(
         killed_at_agent,
         finished,
         again,
-        (play(UPGRADE, f"--extra-vars={older}"), look()),
+        (play(*UPGRADE, f"--extra-vars={older}"), look()),
         play("playbooks/master.yml", f"--extra-vars={older}"),
     )
