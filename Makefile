@@ -24,8 +24,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PACKAGES := iproute2 iptables mmdebstrap openssh-client python3-venv systemd-container
-# Only the tests need a browser.
-TEST_PACKAGES := chromium chromium-driver
+# Only the tests need a browser, and a checkout as a controller makes it.
+TEST_PACKAGES := chromium chromium-driver git
 STAGE := $(PYTHON) molecule/resources/stage
 
 .PHONY: help setup demo demo-down test lint sanity docs bench-chain bench-services bench-apiserver bench-cluster \
@@ -84,10 +84,10 @@ $(STATE)/image.ready: $(wildcard molecule/resources/testhosts/*.py) | $(STATE)/p
 	@$(PYTHON) molecule/resources/testhosts --state-dir $(STATE) image
 	@touch $@
 
-# What stands in for AWS, and of the collections that the package ansible holds the one that provisions there. Nothing
-# but the tests needs it here.
-$(STATE)/aws: requirements/aws-test.txt requirements/field.txt | $(STATE)/venv
-	@echo "== amazon.aws, and moto in AWS's place, for the tests"
+# What stands in for AWS, and of the collections that the package ansible holds the one that provisions there and the
+# one that sets a controller up. Nothing but the tests needs them here.
+$(STATE)/aws: requirements/aws-test.txt requirements/field.txt requirements/collections.yml | $(STATE)/venv
+	@echo "== amazon.aws and awx.awx, and moto in AWS's place, for the tests"
 	@$(BIN)/pip --quiet install --no-compile --require-hashes -r requirements/aws-test.txt
 	@rm -rf $(STATE)/collections && mkdir -p $(STATE)/collections
 	@sed -n '/^ansible==/,/# via/p' requirements/field.txt > $(STATE)/collections/ansible.txt
@@ -95,8 +95,16 @@ $(STATE)/aws: requirements/aws-test.txt requirements/field.txt | $(STATE)/venv
 	  --dest $(STATE)/collections -r $(STATE)/collections/ansible.txt
 	@cd $(STATE)/collections && $(CURDIR)/$(BIN)/python -c "import glob, zipfile; \
 	  wheel = zipfile.ZipFile(*glob.glob('ansible-*.whl')); \
-	  wheel.extractall(members=[n for n in wheel.namelist() if n.startswith('ansible_collections/amazon/aws/')])"
+	  wanted = ('ansible_collections/amazon/aws/', 'ansible_collections/awx/awx/'); \
+	  wheel.extractall(members=[n for n in wheel.namelist() if n.startswith(wanted)])"
 	@rm $(STATE)/collections/ansible-*.whl
+	@touch $@
+
+# What an execution environment's image has, as far as pip brings it: the tests run playbooks in it as a controller does.
+$(STATE)/ee.ready: requirements/ee.txt | $(STATE)/packages
+	@echo "== virtual environment as an execution environment has it, for the tests"
+	@$(PYTHON) -m venv --clear $(STATE)/ee
+	@$(STATE)/ee/bin/pip --quiet install --no-compile --require-hashes -r requirements/ee.txt
 	@touch $@
 
 setup: $(STATE)/venv $(STATE)/compiler $(STATE)/image.ready
@@ -109,7 +117,7 @@ demo: setup
 demo-down:
 	@$(PYTHON) molecule/resources/stage --name demo down
 
-test: setup $(STATE)/second-client $(STATE)/test-packages $(STATE)/prometheus $(STATE)/aws lint sanity
+test: setup $(STATE)/second-client $(STATE)/test-packages $(STATE)/prometheus $(STATE)/aws $(STATE)/ee.ready lint sanity
 	@$(BIN)/pytest --numprocesses=3 --dist=worksteal
 
 lint: $(STATE)/venv

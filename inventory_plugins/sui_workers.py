@@ -61,9 +61,13 @@ options:
       - Name of the registry, looked up among those that the wallet in O(key_file) administers. Where there is
         none yet, there are no workers either. Instead of O(registry_id).
     type: str
+    env:
+      - name: SUI_WORKERS_NAME
   key_file:
     description: Path of a wallet's key, for O(name). Only its address is used. May be a template.
     type: path
+    env:
+      - name: SUI_WORKERS_KEY_FILE
   package_id:
     description: Id of the published package. May be a template.
     type: str
@@ -84,6 +88,8 @@ options:
     type: list
     elements: str
     default: []
+    env:
+      - name: SUI_WORKERS_OWNERS
   statuses:
     description: Take only workers with one of these statuses. All of them when empty.
     type: list

@@ -477,3 +477,21 @@ def test_options_may_be_templates_and_come_from_the_environment(
     monkeypatch.setenv("WHERE", "http://127.0.0.1:2")
     parsed(registry_id=None, endpoints=["{{ lookup('ansible.builtin.env', 'WHERE') }}"])
     assert chain.asked[0][:3] == (["http://127.0.0.1:2"], "localnet", Deployment(PACKAGE, OTHER))
+
+
+def test_a_file_may_leave_all_of_it_to_the_environment(
+    parsed: Any, chain: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """awx/sui_workers.yml does: what a controller's inventory source and its credential set."""
+    Key.create(tmp_path / "key")
+    given = {"NETWORK": "localnet", "ENDPOINTS": "http://127.0.0.1:2,http://127.0.0.1:3", "NAME": "fleet"}
+    given |= {"KEY_FILE": str(tmp_path / "key"), "OWNERS": OTHER}
+    for name, value in given.items():
+        monkeypatch.setenv(f"SUI_WORKERS_{name}", value)
+    chain.answer = view([record("mine", owner=OTHER), record("theirs")])
+    none = dict.fromkeys(("network", "endpoints", "package_id", "registry_id"))
+    assert [host.name for host in parsed(**none).get_hosts("sui_workers")] == ["mine"]
+    ((endpoints, network, where, *_),) = chain.asked
+    assert (endpoints, network) == (["http://127.0.0.1:2", "http://127.0.0.1:3"], "localnet")
+    assert isinstance(where, Named)
+    assert where.name == "fleet"

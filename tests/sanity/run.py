@@ -28,7 +28,7 @@ PARTS = {
     "doc_fragments": "doc_fragments",
     "inventory_plugins": "inventory",
     "filter_plugins": "filter",
-    "callback_plugins": "callback",
+    "playbooks/callback_plugins": "callback",
 }
 CORES = ("2.19", "2.20", "2.21")
 #: Of which ansible-test wants the GPL's header, which a collection under another license hasn't.

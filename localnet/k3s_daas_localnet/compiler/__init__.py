@@ -20,7 +20,10 @@ from pathlib import Path
 from .stubs import framework_stubs
 
 _HERE = Path(__file__).parent
-_PACKAGE = _HERE / "node_modules" / "@zktx.io" / "sui-move-builder" / "package.json"
+_NAME = Path("node_modules", "@zktx.io", "sui-move-builder", "package.json")
+# Beside this file, or in a folder above it: where Node itself looks, too.
+_FOLDERS = (_HERE, *_HERE.parents)
+_PACKAGE = next((found for folder in _FOLDERS if (found := folder / _NAME).is_file()), _HERE / _NAME)
 _WANTED_VERSION: str = json.loads((_HERE / "package.json").read_text("utf-8"))["dependencies"][
     "@zktx.io/sui-move-builder"
 ]

@@ -1,16 +1,21 @@
-"""The hosts are cluttered, reset and set up again: an operator's runs of playbooks, one of them killed."""
+"""The hosts are cluttered, reset and set up again: an operator's runs of playbooks, one of them killed.
+
+Looking, setting up, and looking for drift are a controller's jobs, run by ansible-runner.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from testinfra.host import Host
 
 import leftovers
+from controller_kit import Controller, imported
 from k3s_daas.chain import Key, SuiClient
 from k3s_daas.registry import Deployment, Registry
 from pages import told
@@ -61,8 +66,12 @@ class Story:
     checked: tuple[Run, Look]
     reset: tuple[Run, Look]
     again: tuple[Run, Look]
+    foretold: Run
     anew: Run
     nodes: dict[str, dict[str, Any]]
+    drifted: Run
+    # What each of the controller's jobs left in its home directory.
+    homes: list[list[str]]
 
 
 async def take_out(stage: dict[str, Any], deployment: Deployment) -> None:
@@ -75,12 +84,20 @@ async def take_out(stage: dict[str, Any], deployment: Deployment) -> None:
 
 
 @pytest.fixture(scope="session")
+def controller(stage: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Controller:
+    key = Path(stage["ssh_config"]).with_name("id_ed25519").read_text()
+    wallet = Path(stage["wallet"]).read_text()
+    return Controller(tmp_path_factory.mktemp("controller"), imported(stage), key, wallet)
+
+
+@pytest.fixture(scope="session")
 def story(
     hosts: dict[str, Host],
     stage: dict[str, Any],
     chain: Chain,
     deployment: Deployment,
     nodes: Callable[[], dict[str, dict[str, Any]]],
+    controller: Controller,
 ) -> Story:
     master = chain.master_account()
 
@@ -97,9 +114,15 @@ def story(
     cluttered = look()
     refused = play(*RESET), look()
     asyncio.run(take_out(stage, deployment))
-    checked = play(*told("docs/reset.md", "playbooks/reset.yml", "--check")), look()
+    checked = controller.launch("reset", check=True), look()
     play_killed_at("TASK [wipe : Remove keys, configuration, data and programs]", *RESET)
     reset = play(*RESET), look()
     again = play(*RESET), look()
-    anew = play(*told("README.md", "site.yml"))
-    return Story(cluttered, refused, checked, reset, again, anew, nodes() if anew.code == 0 else {})
+    foretold = play(*told("docs/reset.md", "playbooks/reset.yml", "--check"))
+    anew = controller.launch("site")
+    found = nodes() if anew.code == 0 else {}
+    hosts[WORKER].check_output("chmod 0640 /etc/systemd/system/k3s-daas-watcher.service")
+    drifted = controller.launch("drift")
+    return Story(
+        cluttered, refused, checked, reset, again, foretold, anew, found, drifted, controller.homes
+    )

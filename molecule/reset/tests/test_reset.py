@@ -13,6 +13,8 @@ import leftovers
 if TYPE_CHECKING:
     from conftest import Story
 
+    from controller_kit import Controller
+
 # As in conftest.py.
 WORKER = "worker-1"
 OWN_RULE = "-A INPUT -s 192.0.2.1/32 -j DROP"
@@ -76,3 +78,25 @@ def test_a_new_site_yml_works(story: Story) -> None:
     assert story.anew.code == 0, story.anew.output
     ready = [one["status"] for one in story.nodes[WORKER]["status"]["conditions"] if one["type"] == "Ready"]
     assert (set(story.nodes), ready) == ({WORKER}, ["True"])
+
+
+# --- as a controller's jobs ---------------------------------------------------------------------------------
+
+
+def test_a_controller_finds_the_drift_and_names_it(story: Story) -> None:
+    """callback_plugins/drift.py is there, too, where the controller says which callbacks there are."""
+    assert story.drifted.code == 2, story.drifted.output
+    assert "Found 1 differences; wanted none" in story.drifted.words
+    assert "watcher.service" in story.drifted.words  # the table folds the rest of the path
+
+
+def test_a_job_needs_no_home(story: Story) -> None:
+    assert len(story.homes) == 3
+    assert {name for names in story.homes for name in names} <= {".ansible"}
+
+
+def test_no_job_told_a_key(story: Story, controller: Controller) -> None:
+    output = "".join(run.output for run in (story.checked[0], story.anew, story.drifted))
+    secrets = [controller.wallet.strip(), controller.key.splitlines()[1]]
+    assert min(map(len, secrets)) > 30
+    assert [secret[:4] for secret in secrets if secret in output] == []
