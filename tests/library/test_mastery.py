@@ -127,6 +127,19 @@ async def test_images_are_listed_as_asked(fleet: Operator, new_operator: Any) ->
     assert "holds no OperatorCap" in (await stranger("sui_images", images=[]))["msg"]
 
 
+async def test_images_come_and_go_beside_others(fleet: Operator) -> None:
+    await fleet("sui_images", images=[ONE])
+    added = await fleet("sui_images", images=[TWO], state="present")
+    assert (added["changed"], added["images"]) == (True, [ONE, TWO])
+    assert (await fleet("sui_registry_info"))["images"] == [ONE, TWO]
+    before = await fleet.sent()
+    assert not (await fleet("sui_images", images=[ONE], state="present"))["changed"]
+    assert await fleet.sent() == before
+    gone = await fleet("sui_images", images=[ONE], state="absent")
+    assert (gone["changed"], gone["images"]) == (True, [TWO])
+    assert not (await fleet("sui_images", images=[ONE], state="absent"))["changed"]
+
+
 @pytest.mark.parametrize(
     ("images", "wrong"),
     [
@@ -210,6 +223,8 @@ async def test_snapshots_are_given_up_once(fleet: Operator, new_wallet: Any, new
     stranger = await new_operator()
     stranger.ids = fleet.ids
     assert "holds no OperatorCap" in (await stranger("sui_snapshots"))["msg"]
+    seen = (await fleet("sui_registry_info"))["sealed_snapshot"]
+    assert (seen["counter"], seen["hash"], seen["epoch"]) == (1, (b"h" * 32).hex(), 1)
     done = await fleet("sui_snapshots")
     assert (done["changed"], len(done["digests"])) == (True, 1)
     again = await fleet("sui_snapshots")
