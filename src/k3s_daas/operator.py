@@ -42,7 +42,10 @@ class OperatorBody(BaseModel):
 
 
 class Sealed(BaseModel):
-    """The snapshot that was made: its number, the file's SHA-256 (hex), until when all is in it (ms), bytes."""
+    """The snapshot that was made: its number, its file's SHA-256 (hex) and size.
+
+    What was done until `copied_ms` is in it.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True)
 

@@ -198,7 +198,7 @@ def story(
 
 
 def take_over(stage: dict[str, Any], run: Callable[[], Step]) -> tuple[Step, float]:
-    """(what the run did, after how many seconds the standby's master was ready), the other host being dead."""
+    """(what the run did, after how many seconds the standby's master was ready); the other host is dead."""
     fleet = Fleet.parse(stage["name"], stage["subnet"])
     nitro.emulate(fleet, STAGE, "standby", pcr0("one"))
     cgroups.destroy(fleet.host("master", stage["hosts"]["master"]).cgroup)
