@@ -229,3 +229,23 @@ async def test_snapshots_are_given_up_once(fleet: Operator, new_wallet: Any, new
     assert (done["changed"], len(done["digests"])) == (True, 1)
     again = await fleet("sui_snapshots")
     assert (again["changed"], again["counter"], again["diff"]["before"]) == (False, 1, {"restorable": "none"})
+
+
+# -- sealed_snapshot ---------------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_wants_a_master_that_answers(fleet: Operator, new_wallet: Any) -> None:
+    assert "Found no master in registry" in (await fleet("sealed_snapshot"))["msg"]
+    wallet = await new_wallet()
+    await fleet.registry.appoint_master(wallet.address)
+    assert "Found a master without an endpoint" in (await fleet("sealed_snapshot"))["msg"]
+    registry = Registry(wallet, fleet.registry.deployment)
+    await registry.announce_master("https://127.0.0.1:1", "https://127.0.0.1:1", bytes(32))
+    before = await fleet.sent()
+    planned = await fleet("sealed_snapshot", check=True)
+    assert (planned["changed"], planned["anchored"], planned["counter"]) == (True, False, 0)
+    assert "The master made no snapshot: https://127.0.0.1:1" in (await fleet("sealed_snapshot"))["msg"]
+    skipped = await fleet("sealed_snapshot", required=False)
+    assert (skipped["failed"], skipped["changed"], skipped["anchored"]) == (False, False, False)
+    assert "https://127.0.0.1:1" in skipped["problem"]
+    assert await fleet.sent() == before
