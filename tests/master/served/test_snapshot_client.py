@@ -1,4 +1,4 @@
-"""What an operator's side makes of the master's answers to "a snapshot, now": over TLS, with the real server."""
+"""What an operator gets of a master that is asked for a snapshot: over TLS, with the real server."""
 
 from __future__ import annotations
 
