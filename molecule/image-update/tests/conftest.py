@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import json
 import time
@@ -29,6 +28,7 @@ from k3s_daas.registry import Deployment, Registry
 from k3s_daas.registry.mastery import Image, allowed_images
 from k3s_daas_localnet import nsm_serve
 from k3s_daas_localnet.nsm import NsmEmulator
+from nitro_standin.make_image import pcr0
 from restored import AGENT, OnChain, Writer, ask_chain, is_ready
 from scenario import PROJECT, STAGE, Chain, Run, play, play_killed_at
 from stage import nitro
@@ -40,11 +40,6 @@ VARIABLES = f"--extra-vars=@{PROJECT / 'molecule/image-update/vars/main.yml'}"
 UPDATE, ROLLBACK, TAKEOVER = (
     f"playbooks/{name}.yml" for name in ("update_image", "rollback_image", "takeover")
 )
-
-
-def pcr0(image: str) -> str:
-    """Of an image that is nothing but its name, in hex."""
-    return hashlib.sha384(image.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

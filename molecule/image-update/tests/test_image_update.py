@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import pcr0
+
+from nitro_standin.make_image import pcr0
 
 if TYPE_CHECKING:
     from conftest import Step, Story
