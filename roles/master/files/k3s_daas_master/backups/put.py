@@ -71,8 +71,8 @@ def put(
     """Put a backup that was checked in place. Returns what `aftermath.settle` gave up.
 
     `booting` is for a host that starts without its state: what it has in /etc/rancher/k3s and of manifests
-    came with its image and stays, but for the keys, and nobody is kept out of k3s. `extra` are more files for the service's
-    state, by name. Raises BackupError, StateError.
+    came with its image and stays, but for the keys, and nobody is kept out of k3s. `extra` are more files for
+    the service's state, by name. Raises BackupError, StateError.
     """
     manifest = manifests.load(backup)
     manifests.verify(backup, manifest)
