@@ -36,7 +36,7 @@ from testhosts import cgroups
 from testhosts.names import Fleet
 
 WORKER = "worker-1"
-VARIABLES = f"--extra-vars=@{PROJECT / 'molecule/image-update/variables.yml'}"
+VARIABLES = f"--extra-vars=@{PROJECT / 'molecule/image-update/vars/main.yml'}"
 UPDATE, ROLLBACK, TAKEOVER = (
     f"playbooks/{name}.yml" for name in ("update_image", "rollback_image", "takeover")
 )

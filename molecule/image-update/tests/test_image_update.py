@@ -11,7 +11,7 @@ from nitro_standin.make_image import pcr0
 if TYPE_CHECKING:
     from conftest import Step, Story
 
-# As variables.yml has it.
+# As vars/main.yml has it.
 INTERVAL_S = 15
 SWITCHES = ("broken", "updated", "rolled_back", "taken_over")
 
