@@ -28,7 +28,7 @@ def test_check_mode_shows_what_it_means_and_sends_nothing(story: Story) -> None:
 def test_an_image_that_never_comes_up_is_taken_back(story: Story) -> None:
     step = story.broken
     assert step.run.code != 0
-    assert f"Image {pcr0('broken')} was not the master within 12 s" in step.run.words
+    assert f"Image {pcr0('broken')} did not become the master and anchor a snapshot within 12 s" in step.run.words
     assert f"image {pcr0('one')} is the master again" in step.run.words
     assert (step.after.image, step.after.images) == (pcr0("one"), {pcr0("one")})
     assert step.after.chain.master.epoch > story.before.chain.master.epoch
