@@ -58,19 +58,37 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One run: what it said, how long it took, what is true after it, and what it cost of what was written.
+class Cost:
+    """`away_s`: the longest time that no write was acknowledged. `lost`: how many of those are lost that the
+    old master acknowledged, and `loss_s`, how long before its end the oldest of them was. `lost_later`: how
+    many are of what the next one acknowledged."""
 
-    `away_s` is the longest time that no write was acknowledged, `loss_s` how old the oldest write that is
-    lost was when the last one before it was acknowledged.
-    """
+    away_s: float = 0
+    lost: int = 0
+    loss_s: float = 0
+    lost_later: int = 0
+
+
+def cost_of(acknowledged: dict[str, float], there: set[str]) -> Cost:
+    """What a switch cost, by when each write was acknowledged and which are there after it."""
+    times = sorted(acknowledged.values())
+    gaps = [(later - sooner, sooner) for sooner, later in itertools.pairwise(times)]
+    away_s = max(gap for gap, _ in gaps)
+    # Where an image is taken back there are two: what counts is when the old one ended.
+    end = min(at for gap, at in gaps if gap >= away_s / 3)
+    lost = [at for one, at in acknowledged.items() if one not in there]
+    old = [at for at in lost if at <= end]
+    return Cost(away_s, len(old), max((end - at for at in old), default=0.0), len(lost) - len(old))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run: what it said, how long it took, what is true after it, and what it cost."""
 
     run: Run
     took_s: float
     after: Look
-    away_s: float = 0
-    lost: int = 0
-    loss_s: float = 0
+    cost: Cost = Cost()
 
 
 @dataclass(frozen=True)
@@ -129,16 +147,16 @@ def story(
         with writer.writing():
             done = work()
             time.sleep(0.5)
-        times = sorted(writer.acknowledged.values())
         found = connect(hosts["master"], stage["hosts"]["master"]).list(ConfigMap, namespace="default")
         there = {str(one.metadata.name) for one in found if one.metadata is not None}
-        lost = [at for one, at in writer.acknowledged.items() if one not in there]
-        away_s, end = max((later - sooner, sooner) for sooner, later in itertools.pairwise(times))
-        loss_s = max((end - at for at in lost), default=0.0)
+        cost = cost_of(dict(writer.acknowledged), there)
         # What is lost once is lost for good, and counts once.
         writer.acknowledged.clear()
-        say(f"{name}: no write for {away_s:.1f} s, {len(lost)} of {len(times)} lost, {loss_s:.1f} s of them")
-        return Step(done.run, done.took_s, done.after, away_s, len(lost), loss_s)
+        say(
+            f"{name}: no write for {cost.away_s:.1f} s; {cost.lost} of the old master's are lost, the oldest "
+            f"{cost.loss_s:.1f} s before its end, and {cost.lost_later} of the next one's"
+        )
+        return Step(done.run, done.took_s, done.after, cost)
 
     def record(image: str) -> str:
         path = records / f"{image}.json"
