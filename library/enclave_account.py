@@ -71,6 +71,10 @@ pcr3:
   description: PCR3 in hex, the parent's IAM role; to be listed beside PCR0.
   type: str
   returned: success
+public_key:
+  description: The key that it attests, in hex; the chain has the live master's.
+  type: str
+  returned: success
 ca_hash:
   description: Hash of the CA that the enclave serves with, in hex.
   type: str
@@ -135,6 +139,7 @@ async def work(module):
         "account": found.account,
         "pcr0": found.pcr0.hex(),
         "pcr3": found.pcr3.hex(),
+        "public_key": found.public_key.hex(),
         "ca_hash": found.ca_hash.hex(),
         "simulated": found.simulated,
     }

@@ -11,13 +11,14 @@ module: sui_images
 short_description: List the images that may attest as the master
 version_added: "0.1.0"
 description:
-  - Brings a registry's list of enclave images to O(images), in one transaction. Whoever runs a listed image
-    under the IAM role that stands beside it can attest as the master.
+  - Brings a registry's list of enclave images to O(images), or those images onto or off it, in one
+    transaction. Whoever runs a listed image under the IAM role that stands beside it can attest as the
+    master.
   - Taking the image of the live master off the list ends that master at once.
   - Needs the wallet with the registry's OperatorCap.
 options:
   images:
-    description: All images that may attest, at most 32; an empty list lets none.
+    description: The images that O(state) speaks of; a list has at most 32.
     type: list
     elements: dict
     required: true
@@ -30,13 +31,22 @@ options:
         description: PCR3 in hex, the hash of the parent instance's IAM role; 48 bytes, not all zero.
         type: str
         required: true
+  state:
+    description:
+      - V(exact) lets these images attest and no others; with an empty list none.
+      - V(present) lets these attest beside those that may already.
+      - V(absent) takes these off the list and leaves the others.
+    type: str
+    choices: [exact, present, absent]
+    default: exact
 extends_documentation_fragment: [k3s_daas, k3s_daas.signer, k3s_daas.registry]
 """
 
 EXAMPLES = r"""
 - name: Let the new image attest beside the one that runs
   sui_images:
-    images: "{{ [running_image, new_image] }}"
+    images: ["{{ new_image }}"]
+    state: present
     package_id: "{{ package.package_id }}"
     registry_id: "{{ registry.registry_id }}"
     network: testnet
@@ -69,15 +79,19 @@ gas_mist:
 from ansible.module_utils.k3s_daas_chain import open_registry, perform, start
 
 try:
-    from k3s_daas.registry.mastery import parse_image, plan_images
+    from k3s_daas.registry.mastery import allowed_images, parse_image, plan_images
     from k3s_daas.registry.render import to_json
 except ImportError:
     pass  # start() reports it
 
 
 async def work(module):
-    wanted = frozenset(parse_image(entry["pcr0"], entry["pcr3"]) for entry in module.params["images"])
+    images = frozenset(parse_image(entry["pcr0"], entry["pcr3"]) for entry in module.params["images"])
     async with open_registry(module) as registry:
+        wanted = images
+        if module.params["state"] != "exact":
+            listed = await allowed_images(registry)
+            wanted = listed | images if module.params["state"] == "present" else listed - images
         before, operation = await plan_images(registry, wanted)
         result, _ = await perform(module, registry.chain, operation)
         images = to_json(sorted(wanted))
@@ -88,7 +102,8 @@ async def work(module):
 def main():
     pcr = {"type": "str", "required": True}
     images = {"type": "list", "elements": "dict", "required": True, "options": {"pcr0": pcr, "pcr3": pcr}}
-    start(work, {"images": images})
+    states = {"type": "str", "choices": ["exact", "present", "absent"], "default": "exact"}
+    start(work, {"images": images, "state": states})
 
 
 if __name__ == "__main__":

@@ -94,6 +94,17 @@ master:
   description: The live master, null before one is appointed.
   type: dict
   returned: success
+images:
+  description: PCR0 and PCR3, in hex, of each image that may attest as the master.
+  type: list
+  elements: dict
+  returned: success
+sealed_snapshot:
+  description:
+    - The newest sealed snapshot of the master's state - its number (C(counter)), its hash, the epoch of the
+      master that anchored it, and when; null before the first. The hash is empty once it was given up.
+  type: dict
+  returned: success
 operator_cap_id:
   description: Id of the registry's OperatorCap if the wallet in O(key_file) holds it, otherwise empty.
   type: str
@@ -112,16 +123,21 @@ chain:
   returned: success
 """
 
+import asyncio
+
 from ansible.module_utils.k3s_daas_chain import connect, have_registry, open_registry, start
 
 try:
     from k3s_daas.registry import Registry, check_node_id, find_registry
+    from k3s_daas.registry.mastery import allowed_images
     from k3s_daas.registry.render import to_json
+    from k3s_daas.registry.snapshots import read_anchor
 except ImportError:
     pass  # start() reports it
 
 
 NOTHING = {"exists": False, "package_id": "", "registry_id": "", "registry": {}, "master": None}
+NOTHING |= {"images": [], "sealed_snapshot": None}
 NOTHING |= {"original_package_id": "", "operator_cap_id": "", "wallet": "", "workers": {}}
 NOTHING |= {"chain": {}, "changed": False}
 
@@ -153,6 +169,7 @@ async def read(registry, names):
         config = await registry.config()
         workers, tokens = await registry.workers_by_id(names), await registry.worker_tokens(names)
     cap = await registry.find_cap("OperatorCap", chain.address) if chain.address else None
+    images, anchor = await asyncio.gather(allowed_images(registry), read_anchor(registry))
     return {
         "changed": False,
         "exists": True,
@@ -161,6 +178,8 @@ async def read(registry, names):
         "registry_id": deployment.registry_id,
         "registry": to_json(config),
         "master": to_json(config.master),
+        "images": to_json(sorted(images)),
+        "sealed_snapshot": to_json(anchor),
         "operator_cap_id": cap or "",
         "wallet": chain.address or "",
         "workers": {

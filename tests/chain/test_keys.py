@@ -57,6 +57,28 @@ def test_address_and_signature_are_those_of_sui() -> None:
     Ed25519PublicKey.from_public_bytes(public).verify(signed, message)
 
 
+def test_a_personal_message_is_signed_as_sui_does_and_is_no_transaction() -> None:
+    key = Key(SEED)
+    signature = key.sign_message(b"message")
+    # Scope 3, and the BCS of a vector: its length, then its bytes.
+    digest = hashlib.blake2b(b"\x03\0\0\x07message", digest_size=32).digest()
+    Ed25519PublicKey.from_public_bytes(signature[65:]).verify(signature[1:65], digest)
+    assert keys.signer_of(b"message", signature) == key.address
+    assert keys.signer_of(b"message", key.sign_transaction(b"\x07message")) is None
+
+
+@given(st.binary(max_size=300), st.integers(0, 96), st.integers(1, 255))
+def test_no_other_bytes_pass_for_a_signature(message: bytes, position: int, flip: int) -> None:
+    key = Key(SEED)
+    good = key.sign_message(message)
+    bad = bytearray(good)
+    bad[position] ^= flip
+    assert keys.signer_of(message, bytes(bad)) != key.address
+    for other in (b"", good[:-1], good + b"x"):
+        assert keys.signer_of(message, other) is None
+    assert keys.signer_of(message + b"x", good) is None
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610])
 def test_refuses_a_key_others_can_reach(tmp_path: Path, mode: int) -> None:
     with pytest.raises(InvalidKey, match=f"mode {mode:04o}, wanted 0600"):

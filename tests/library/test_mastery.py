@@ -127,6 +127,19 @@ async def test_images_are_listed_as_asked(fleet: Operator, new_operator: Any) ->
     assert "holds no OperatorCap" in (await stranger("sui_images", images=[]))["msg"]
 
 
+async def test_images_come_and_go_beside_others(fleet: Operator) -> None:
+    await fleet("sui_images", images=[ONE])
+    added = await fleet("sui_images", images=[TWO], state="present")
+    assert (added["changed"], added["images"]) == (True, [ONE, TWO])
+    assert (await fleet("sui_registry_info"))["images"] == [ONE, TWO]
+    before = await fleet.sent()
+    assert not (await fleet("sui_images", images=[ONE], state="present"))["changed"]
+    assert await fleet.sent() == before
+    gone = await fleet("sui_images", images=[ONE], state="absent")
+    assert (gone["changed"], gone["images"]) == (True, [TWO])
+    assert not (await fleet("sui_images", images=[ONE], state="absent"))["changed"]
+
+
 @pytest.mark.parametrize(
     ("images", "wrong"),
     [
@@ -210,7 +223,29 @@ async def test_snapshots_are_given_up_once(fleet: Operator, new_wallet: Any, new
     stranger = await new_operator()
     stranger.ids = fleet.ids
     assert "holds no OperatorCap" in (await stranger("sui_snapshots"))["msg"]
+    seen = (await fleet("sui_registry_info"))["sealed_snapshot"]
+    assert (seen["counter"], seen["hash"], seen["epoch"]) == (1, (b"h" * 32).hex(), 1)
     done = await fleet("sui_snapshots")
     assert (done["changed"], len(done["digests"])) == (True, 1)
     again = await fleet("sui_snapshots")
     assert (again["changed"], again["counter"], again["diff"]["before"]) == (False, 1, {"restorable": "none"})
+
+
+# -- sealed_snapshot ---------------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_wants_a_master_that_answers(fleet: Operator, new_wallet: Any) -> None:
+    assert "Found no master in registry" in (await fleet("sealed_snapshot"))["msg"]
+    wallet = await new_wallet()
+    await fleet.registry.appoint_master(wallet.address)
+    assert "Found a master without an endpoint" in (await fleet("sealed_snapshot"))["msg"]
+    registry = Registry(wallet, fleet.registry.deployment)
+    await registry.announce_master("https://127.0.0.1:1", "https://127.0.0.1:1", bytes(32))
+    before = await fleet.sent()
+    planned = await fleet("sealed_snapshot", check=True)
+    assert (planned["changed"], planned["anchored"], planned["counter"]) == (True, False, 0)
+    assert "The master made no snapshot: https://127.0.0.1:1" in (await fleet("sealed_snapshot"))["msg"]
+    skipped = await fleet("sealed_snapshot", required=False)
+    assert (skipped["failed"], skipped["changed"], skipped["anchored"]) == (False, False, False)
+    assert "https://127.0.0.1:1" in skipped["problem"]
+    assert await fleet.sent() == before

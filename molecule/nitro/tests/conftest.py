@@ -47,6 +47,10 @@ class Story:
     checked: tuple[Run, Look]
     replaced: tuple[Run, Look]
     journal: str
+    # With an inventory from before an update that playbooks/update_image.yml noted; and back to the image of
+    # before, which is on the parent still.
+    outdated: tuple[Run, Look]
+    kept: tuple[Run, Look]
     # After the enclave's process was killed.
     broken: Look
     # With somebody's enclave in debug mode in its place.
@@ -92,8 +96,19 @@ def story(parent: Host, look: Callable[[], Look]) -> Story:
     units = "-u nitro-enclaves-allocator -u k3s-daas-enclave"
     journal = parent.check_output(f"journalctl --no-pager --output=cat {units}")
 
-    parent.check_output(f"kill -9 {replaced[1].enclave['ProcessID']}")
-    broken = await_enclave(parent, look, replaced[1].enclave["EnclaveID"])
+    note = json.dumps({"pcr0": pcr0("two")})
+    parent.check_output(f"echo '{note}' > /etc/k3s-daas/image-update.json")
+    outdated = run()
+    older = images_on(parent)[pcr0("one")]
+    kept = run(
+        nitro_parent_image="",
+        nitro_parent_kept_image=older,
+        nitro_parent_memory_mib=4096,
+        nitro_parent_replaces=True,
+    )
+
+    parent.check_output(f"kill -9 {kept[1].enclave['ProcessID']}")
+    broken = await_enclave(parent, look, kept[1].enclave["EnclaveID"])
 
     parent.check_output("systemctl stop k3s-daas-enclave.service")
     image = json.loads(parent.check_output("cat /etc/k3s-daas/enclave.json"))["eif"]
@@ -105,7 +120,16 @@ def story(parent: Host, look: Callable[[], Look]) -> Story:
     seen += parent.check_output(
         f"journalctl --no-pager --output=cat -u k3s-daas-enclave-health; cat {METRICS}"
     )
-    return Story(before, refused, debug, checked, replaced, journal, broken, seen)
+    return Story(before, refused, debug, checked, replaced, journal, outdated, kept, broken, seen)
+
+
+def images_on(parent: Host) -> dict[str, str]:
+    """The images' files on the parent, by PCR0."""
+    files = parent.check_output("ls /var/lib/k3s-daas-enclave/*.eif").split()
+    told = {
+        file: json.loads(parent.check_output(f"nitro-cli describe-eif --eif-path {file}")) for file in files
+    }
+    return {one["Measurements"]["PCR0"]: file for file, one in told.items()}
 
 
 def await_enclave(parent: Host, look: Callable[[], Look], last: str) -> Look:

@@ -68,9 +68,24 @@ def test_the_allocator_came_between_the_two(story: Story) -> None:
     assert words.count("Successfully allocated") == 1
 
 
+def test_an_inventory_from_before_an_update_does_not_undo_it(story: Story) -> None:
+    run, after = story.outdated
+    assert run.code != 0
+    assert f"Found nitro_parent_pcr0 {pcr0('one')} in the inventory" in run.words
+    assert f"{pcr0('two')} as the image of the last update" in run.words
+    assert after == story.replaced[1]
+
+
+def test_an_image_that_the_parent_kept_runs_again(story: Story) -> None:
+    run, after = story.kept
+    assert run.code == 0, run.output
+    assert after.enclave["Measurements"]["PCR0"] == pcr0("one")
+    assert (after.healthy, after.forwarded) == (True, True)
+
+
 def test_one_that_breaks_off_is_started_again(story: Story) -> None:
-    assert story.broken.enclave["EnclaveID"] != story.replaced[1].enclave["EnclaveID"]
-    assert story.broken.enclave["Measurements"]["PCR0"] == pcr0("two")
+    assert story.broken.enclave["EnclaveID"] != story.kept[1].enclave["EnclaveID"]
+    assert story.broken.enclave["Measurements"]["PCR0"] == pcr0("one")
     assert story.broken.healthy
 
 

@@ -44,6 +44,23 @@ def root_certificate(folder: Path) -> Path:
     return folder / "nsm" / NsmEmulator.ROOT_FILE
 
 
+def emulate(fleet: Fleet, folder: Path, name: str, pcr0: str) -> dict[str, Any]:
+    """Have the emulator beside the host of that name measure this image (hex); returns what it says.
+
+    Its socket is NAME.nsm in the shared folder. An image that is named in the file `broken-images` never
+    comes up: no security module answers there. Raises StageError.
+    """
+    socket = folder / "shared" / f"{name}.nsm"
+    socket.unlink(missing_ok=True)
+    broken = folder / "broken-images"
+    if broken.exists() and pcr0 in broken.read_text().split():
+        cgroups.destroy(f"{fleet.cgroup}/{fleet.name}-nsm-{name}")
+        return {}
+    said = _emulator(fleet, folder, f"nsm-{name}", socket, {"PCR0": pcr0})
+    socket.chmod(0o666)
+    return said
+
+
 def up(fleet: Fleet, folder: Path, address: str, image: Path, cluster: dict[str, Any]) -> dict[str, Any]:
     """Start the image as the fleet's master with the cluster's configuration; one that runs is left alone.
 
@@ -71,19 +88,24 @@ def up(fleet: Fleet, folder: Path, address: str, image: Path, cluster: dict[str,
 
 
 def _emulate(fleet: Fleet, folder: Path, parent: Path, pcrs: dict[str, str]) -> dict[str, Any]:
+    said = _emulator(fleet, folder, "nsm", parent / "nsm.sock", pcrs)
+    os.chown(parent / "nsm.sock", _USER, _USER)
+    return said
+
+
+def _emulator(fleet: Fleet, folder: Path, name: str, socket: Path, pcrs: dict[str, str]) -> dict[str, Any]:
     """An emulator that measured this image, in a cgroup of the fleet's, so that its end is the fleet's."""
-    group = f"{fleet.cgroup}/{fleet.name}-nsm"
+    group = f"{fleet.cgroup}/{fleet.name}-{name}"
     cgroups.destroy(group)
-    log = folder / "nsm.log"
+    log = folder / f"{name}.log"
     log.unlink(missing_ok=True)
     registers = [f"--pcr={name.removeprefix('PCR')}={value}" for name, value in pcrs.items()]
-    command = [sys.executable, "-m", "k3s_daas_localnet", "nsm", f"--socket={parent / 'nsm.sock'}"]
+    command = [sys.executable, "-m", "k3s_daas_localnet", "nsm", f"--socket={socket}"]
     process = launch([*command, f"--state-dir={folder / 'nsm'}", *registers], cgroups.create(group), log)
     deadline = time.monotonic() + _STARTS_WITHIN_S
     while time.monotonic() < deadline and process.poll() is None:
         for line in log.read_text().splitlines():
             if line.startswith('{"event"'):
-                os.chown(parent / "nsm.sock", _USER, _USER)
                 return dict(json.loads(line))
         time.sleep(0.1)
     raise StageError(f"the emulator did not start within {_STARTS_WITHIN_S} s; its last words are in {log}")

@@ -20,7 +20,7 @@ from testhosts.names import Fleet
 PROJECT = Path(__file__).resolve().parents[3]
 STATE = PROJECT / ".state"
 DEFAULT_SUBNET = "10.123.1.0/24"
-MONITOR_PLACE = 10  # in the subnet
+STANDBY_PLACE, MONITOR_PLACE = 9, 10  # in the subnet
 MASTER_PLACE = 11  # the workers come after it
 MAX_WORKERS = 16
 
@@ -45,16 +45,21 @@ class Stage:
         workers: int = 2,
         enclave: bool = False,
         monitor: bool = False,
+        standby: bool = False,
     ) -> None:
         """`enclave`: the master is none of the test hosts; `start_enclave` starts it from an image.
 
-        `monitor`: there is one more host, for Prometheus.
+        `monitor`: there is one more host, for Prometheus. `standby`: there is another for a master, with a
+        folder that all hosts share and an emulator for each of the two.
         """
         if not 0 <= workers <= MAX_WORKERS:
             raise StageError(f"found {workers} workers, wanted 0 to {MAX_WORKERS}")
         self.name = name
         self.hosts = ["master", *(f"worker-{number}" for number in range(1, workers + 1))]
         self.enclave = enclave
+        self.standby = standby
+        if standby:
+            self.hosts.append("standby")
         if monitor:
             self.hosts.append("monitor")
         # What there is decides how it is taken down, whatever range is wanted now.
@@ -73,6 +78,11 @@ class Stage:
         return [name for name in self.hosts if name != "master" or not self.enclave]
 
     @property
+    def emulates(self) -> bool:
+        """Whether a master attests itself here."""
+        return self.enclave or self.standby
+
+    @property
     def addresses(self) -> dict[str, str]:
         return {name: self.address(name) for name in self.hosts}
 
@@ -81,7 +91,7 @@ class Stage:
         number = re.fullmatch(r"worker-([1-9][0-9]?)", name)
         if number is not None and int(number[1]) <= MAX_WORKERS:
             place = MASTER_PLACE + int(number[1])
-        elif name in (places := {"master": MASTER_PLACE, "monitor": MONITOR_PLACE}):
+        elif name in (places := {"master": MASTER_PLACE, "monitor": MONITOR_PLACE, "standby": STANDBY_PLACE}):
             place = places[name]
         else:
             raise StageError(f"found the host name {name}, wanted worker-1 to worker-{MAX_WORKERS}")
@@ -100,6 +110,8 @@ class Stage:
             self.down()
         say(f"hosts: {', '.join(f'{name} {address}' for name, address in self.addresses.items())}")
         hosts = {name: address for name, address in self.addresses.items() if name in self.made}
+        if self.standby:
+            (self.folder / "shared").mkdir(parents=True, exist_ok=True)
         self.testhosts(self.subnet, "up", *_pairs(hosts), options=["--kubernetes"] if binary.real else [])
         net = self.start_chain()
         say(f"localnet: {net.rpc}, chain {net.chain_id}")
@@ -120,7 +132,7 @@ class Stage:
             "operator": address,
             "k3s_binary": str(binary.path),
             "k3s_version": k3s.version(binary),
-            **({"nitro_root": str(nitro.root_certificate(self.folder))} if self.enclave else {}),
+            **({"nitro_root": str(nitro.root_certificate(self.folder))} if self.emulates else {}),
             **({"k3s_old": {"path": str(old.path), "version": k3s.version(old)}} if old else {}),
             "k3s": binary.says,
         }
@@ -191,13 +203,18 @@ class Stage:
 
     def start_chain(self) -> localnet.Net:
         """Start the chain on what is there of it, or find it running."""
-        root = nitro.root_certificate(self.folder) if self.enclave else None
+        root = nitro.root_certificate(self.folder) if self.emulates else None
         address = str(self.subnet.network_address + 1)
         return localnet.start(self.folder / "localnet", address, self.chain_cgroup, root)
 
     def start_enclave(self, image: Path, cluster: dict[str, Any]) -> dict[str, Any]:
         """Start the master from an image; returns what the emulator says. It may run already."""
         return nitro.up(self.fleet, self.folder, self.addresses["master"], image, cluster)
+
+    def emulate(self, host: str, pcr0: str) -> dict[str, Any]:
+        """Have that host's emulator measure another image; returns what it says. Raises StageError."""
+        self.described()
+        return nitro.emulate(self.fleet, self.folder, host, pcr0)
 
     def stop_chain(self) -> None:
         """End the chain's process; what it has written stays."""

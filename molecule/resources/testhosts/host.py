@@ -58,6 +58,11 @@ class Paths:
         return self.folder / "console.log"
 
     @property
+    def shared(self) -> Path:
+        """A folder that all hosts of the fleet have as /srv/shared, where somebody made it."""
+        return self.folder.parents[1] / "shared"
+
+    @property
     def record(self) -> Path:
         return self.folder / "host.json"
 
@@ -142,6 +147,8 @@ def start(
         f"--hostname={host.name}",
         f"--network-bridge={host.fleet.bridge}",
     ]
+    if paths.shared.is_dir():
+        arguments.append(f"--bind={paths.shared}:/srv/shared")
     environment = {}
     if kubernetes:
         arguments += kubernetes_arguments(paths.folder)

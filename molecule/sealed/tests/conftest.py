@@ -6,28 +6,22 @@ acknowledged before, and isn't there after, was lost: its age at the kill is the
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
 from lightkube import Client
-from lightkube.core.exceptions import ApiError
-from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap
 from testinfra.host import Host
 
-from k3s_daas.chain import SuiClient
-from k3s_daas.registry import Deployment, Master, Registry
-from k3s_daas.registry.snapshots import Anchor, read_anchor
+from k3s_daas.registry import Deployment
+from restored import AGENT, OnChain, Writer, ask_chain, is_ready
 
 WORKER = "worker-1"
 # As molecule.yml says.
@@ -41,19 +35,6 @@ rm -rf /var/lib/rancher/k3s/server /var/lib/k3s-daas-master /var/lib/k3s-daas /r
 rm -rf /etc/k3s-daas/tls/* /etc/k3s-daas/kubernetes/*
 rm -f /etc/rancher/k3s/agent-token /etc/rancher/k3s/encryption.json /etc/rancher/k3s/k3s.yaml
 """
-# The agent: its process, when it joined, its keys.
-AGENT = (
-    "systemctl show --property=MainPID,NRestarts k3s-agent; stat --format=%y /var/lib/k3s-daas/agent-joined; "
-    "sha256sum /etc/rancher/node/password /var/lib/rancher/k3s/agent/client-kubelet.key"
-)
-
-
-@dataclass(frozen=True)
-class OnChain:
-    """What the chain says of the master and its snapshots."""
-
-    master: Master
-    anchor: Anchor
 
 
 @dataclass(frozen=True)
@@ -88,55 +69,6 @@ class Story:
     secrets_found: str
 
 
-@dataclass
-class Writer:
-    """Writes ConfigMaps all the time, as long as the API server answers; when each was acknowledged."""
-
-    client: Client
-    number: int = 0
-    acknowledged: dict[str, float] = field(default_factory=dict)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        while not self.stop.is_set():
-            self.number += 1
-            name = f"note-{self.number}"
-            # Without an answer it may be written or not: it doesn't count.
-            with contextlib.suppress(httpx2.HTTPError, ApiError):
-                self.client.create(ConfigMap(metadata=ObjectMeta(name=name, namespace="default")))
-                self.acknowledged[name] = time.time()
-            self.stop.wait(0.2)
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        thread = threading.Thread(target=self.run)
-        thread.start()
-        try:
-            yield
-        finally:
-            self.stop.set()
-            thread.join()
-            self.stop.clear()
-
-
-@pytest.fixture(scope="session")
-def on_chain(stage: dict[str, Any], deployment: Deployment) -> Callable[[], OnChain]:
-    def ask() -> OnChain:
-        async def read() -> OnChain:
-            async with await SuiClient.connect(
-                [stage["rpc"]], "localnet", chain_id=stage["chain_id"]
-            ) as chain:
-                registry = Registry(chain, deployment)
-                master, anchor = await registry.master(), await read_anchor(registry)
-                assert master is not None
-                assert anchor is not None
-                return OnChain(master, anchor)
-
-        return asyncio.run(read())
-
-    return ask
-
-
 @pytest.fixture(scope="session")
 def story(
     request: pytest.FixtureRequest,
@@ -144,9 +76,9 @@ def story(
     stage: dict[str, Any],
     nodes: Callable[[], dict[str, dict[str, Any]]],
     kubernetes: Callable[[], Client],
-    on_chain: Callable[[], OnChain],
+    deployment: Deployment,
 ) -> Story:
-    master = hosts["master"]
+    master, on_chain = hosts["master"], ask_chain(stage, deployment)
     seed = random.randrange(10**6)  # noqa: S311  moments, no secrets
     dice = random.Random(seed)  # noqa: S311
     plugins = request.config.pluginmanager
@@ -250,7 +182,3 @@ def story(
         master.check_output(f"ls {STORE}").split(),
         master.run(f"grep -l --fixed-strings '{token.rpartition(':')[2]}' -r {STORE}").stdout,
     )
-
-
-def is_ready(node: dict[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions", []))

@@ -18,12 +18,13 @@ from .verify import verify
 
 @dataclass(frozen=True)
 class Newcomer:
-    """What an enclave proved of itself. `ca_hash` and the PCRs are bytes."""
+    """What an enclave proved of itself. `ca_hash`, `public_key` (the attested one) and the PCRs are bytes."""
 
     account: str
     pcr0: bytes
     pcr3: bytes
     ca_hash: bytes
+    public_key: bytes
     simulated: bool
 
 
@@ -62,7 +63,14 @@ def check_newcomer(
     for name in ("chain", "package", "registry"):
         if not hmac.compare_digest(parts[name], wanted[name]):
             raise _refused(f"{name}_mismatch", f"the {name} {parts[name].hex()}", wanted[name].hex())
-    return Newcomer(account, found, document.pcrs.get(3, b""), parts["ca"], document.simulated)
+    return Newcomer(
+        account,
+        found,
+        document.pcrs.get(3, b""),
+        parts["ca"],
+        document.public_key or b"",
+        document.simulated,
+    )
 
 
 def _refused(code: str, found: str, wanted: str) -> ServingRefused:

@@ -15,8 +15,10 @@ import secrets
 import stat
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from k3s_daas.chain import bcs
 from k3s_daas.chain.errors import InvalidKey
 
 _PREFIX = "suiprivkey"
@@ -24,6 +26,9 @@ _CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _ED25519_FLAG = 0
 #: Intent of a transaction: scope 0, version 0, application 0 (Sui).
 _TRANSACTION_INTENT = b"\0\0\0"
+#: Of a personal message: scope 3. What is signed with it is no transaction.
+_MESSAGE_INTENT = b"\3\0\0"
+_SIGNATURE_BYTES, _PUBLIC_BYTES = 64, 32
 
 
 class Key:
@@ -34,8 +39,7 @@ class Key:
             raise InvalidKey(f"Found a seed of {len(seed)} bytes, wanted 32.")
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
         self._public = self._private.public_key().public_bytes_raw()
-        digest = hashlib.blake2b(bytes([_ED25519_FLAG]) + self._public, digest_size=32)
-        self.address = "0x" + digest.hexdigest()
+        self.address = _address(self._public)
 
     def __repr__(self) -> str:
         return f"Key(address={self.address})"
@@ -105,6 +109,32 @@ class Key:
         """Sui's serialized signature (flag, 64 bytes, public key) of the BCS of a TransactionData."""
         message = hashlib.blake2b(_TRANSACTION_INTENT + transaction, digest_size=32).digest()
         return bytes([_ED25519_FLAG]) + self._private.sign(message) + self._public
+
+    def sign_message(self, message: bytes) -> bytes:
+        """The same of a personal message, as `sui keytool sign` and wallets make it."""
+        return bytes([_ED25519_FLAG]) + self._private.sign(_message_digest(message)) + self._public
+
+
+def signer_of(message: bytes, signature: bytes) -> str | None:
+    """The address whose key signed the personal message; None when the signature doesn't hold."""
+    if len(signature) != 1 + _SIGNATURE_BYTES + _PUBLIC_BYTES or signature[0] != _ED25519_FLAG:
+        return None
+    public = signature[1 + _SIGNATURE_BYTES :]
+    try:
+        key = Ed25519PublicKey.from_public_bytes(public)
+        key.verify(signature[1 : 1 + _SIGNATURE_BYTES], _message_digest(message))
+    except (InvalidSignature, ValueError):
+        return None
+    return _address(public)
+
+
+def _address(public: bytes) -> str:
+    return "0x" + hashlib.blake2b(bytes([_ED25519_FLAG]) + public, digest_size=32).hexdigest()
+
+
+def _message_digest(message: bytes) -> bytes:
+    """Of its BCS: a vector of bytes."""
+    return hashlib.blake2b(_MESSAGE_INTENT + bcs.data(message), digest_size=32).digest()
 
 
 def _parse(text: str) -> bytes:

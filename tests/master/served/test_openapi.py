@@ -38,6 +38,7 @@ OPERATIONS = [
     ("GET", "/api/v1/requests"),
     ("GET", "/api/v1/requests/{number}"),
     ("POST", "/api/v1/requests/{number}"),
+    ("POST", "/api/v1/snapshot"),
     ("GET", "/api/v1/kubeconfig"),
     ("GET", "/api/v1/findings"),
     ("GET", "/api/v1/findings/{sha256}/evidence"),

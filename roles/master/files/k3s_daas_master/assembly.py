@@ -212,7 +212,7 @@ def assemble(
     metrics = Metrics()
     attester = Attester(
         module=module,
-        required=config.tee_mode == "nitro",
+        required=config.tee_mode == "nitro" or module is not None,
         index=index,
         view=view,
         registry=registry,

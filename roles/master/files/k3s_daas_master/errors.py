@@ -15,6 +15,7 @@ STATUS_OF = {
     "node_mismatch": 403,
     "worker_slashed": 403,
     "worker_not_eligible": 403,
+    "not_operator": 403,
     "clock_skew": 400,
     "timestamp_replayed": 409,
     "body_too_large": 413,

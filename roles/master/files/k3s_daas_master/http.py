@@ -23,6 +23,7 @@ from k3s_daas_master import (
     findings_http,
     kubeconfig_api,
     request_http,
+    snapshot_http,
     statuspage,
     workers,
 )
@@ -134,6 +135,7 @@ def api_app(state: State) -> Starlette:
         *request_http.operations(state),
         *findings_http.operations(state),
         *kubeconfig_api.operations(state),
+        *snapshot_http.operations(state),
         *statuspage.operations(state),
     ]
     return _app(openapi.routes([*operations, description.operation(operations)]), state)

@@ -145,6 +145,15 @@ class ReadyAnswer(Shape):
     alerts: Annotated[list[str], Field(description="To be looked at although the master works")]
 
 
+class SnapshotAnswer(Shape):
+    """A sealed snapshot of the master's state that the chain anchors."""
+
+    counter: int
+    hash: Annotated[str, Field(description="SHA-256 of the sealed file, in hex")]
+    copied_ms: Annotated[int, Field(description="What was done until then is in it")]
+    bytes: int
+
+
 class WorkerRow(Shape):
     """One worker: the chain's record, the cluster's node, and what its last heartbeat reported."""
 

@@ -70,6 +70,19 @@ async def test_the_images_configuration_stays_and_the_clusters_keys_come_back(
     assert (empty_places.etc / "encryption.json").read_text() == "the key that Secrets are encrypted with"
 
 
+async def test_what_the_image_puts_into_its_cluster_stays_the_images(
+    host: Any, master: Any, empty_places: Places
+) -> None:
+    for places, text in ((host.places, "of the last image"), (empty_places, "of the image")):
+        (places.server / "manifests").mkdir(parents=True, exist_ok=True)
+        (places.server / "manifests/k3s-daas.yaml").write_text(text)
+    (empty_places.server / "logs").mkdir()
+    await master.look()
+    put_back(master, empty_places, word(master))
+    assert (empty_places.server / "manifests/k3s-daas.yaml").read_text() == "of the image"
+    assert (empty_places.server / "logs").stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_host_that_has_its_state_keeps_it(master: Any) -> None:
     await master.look()
     assert put_back(master, master.places, word(master))["because"] == "this host has its state"

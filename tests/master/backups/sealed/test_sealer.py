@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -249,3 +250,53 @@ async def test_where_it_is_off_nothing_waits_for_it(make_master: Callable[..., A
     await sealer.look()
     sealer.check_joining()
     assert (sealer.not_ready(), sealer.alert(), sealer.on) == (None, None, False)
+
+
+class TestAskedForNow:
+    async def test_it_is_anchored_when_the_answer_comes(self, master: Any) -> None:
+        async with master.root():
+            made = await master.sealer.now()
+        assert (made.made.counter, master.anchors.sent) == (1, [1])
+        assert newest(master)[1].hex() == made.made.hash
+
+    async def test_one_that_was_begun_before_is_not_enough(self, master: Any) -> None:
+        await master.look()
+        first = master.sealer.newest
+        master.clock.ms = first.copied_ms + 1
+        async with master.root():
+            made = await master.sealer.now()
+        assert (made.made.counter, made.copied_ms > first.copied_ms) == (2, True)
+
+    async def test_who_waited_meanwhile_takes_what_was_begun_later(self, master: Any) -> None:
+        async with master.root():
+            both = await asyncio.gather(master.sealer.now(), master.sealer.now())
+        assert both[0] == both[1]
+        assert master.anchors.sent == [1]
+
+    async def test_a_failure_is_told(self, master: Any) -> None:
+        master.anchors.fail = ChainUnreachable({"a": "down"})
+        async with master.root():
+            with pytest.raises(ApiError, match="not_ready") as refused:
+                await master.sealer.now()
+        assert "down" in refused.value.found
+
+    async def test_one_that_was_overtaken_says_so(self, master: Any) -> None:
+        await master.look()
+        await master.anchors.anchor(2, newest(master)[1], b"o" * 32)
+        master.clock.ms = master.sealer.newest.copied_ms + 1
+        async with master.root():
+            with pytest.raises(ApiError, match="not_ready") as refused:
+                await master.sealer.now()
+        assert "another master goes on from here" in refused.value.found
+
+    async def test_who_is_not_the_live_master_makes_none(self, master: Any) -> None:
+        master.index.master.account = "0x1"
+        with pytest.raises(ApiError, match="not_ready"):
+            await master.sealer.now()
+        assert master.anchors.sent == []
+
+    async def test_without_sealed_state_there_is_none(self, master: Any) -> None:
+        master.anchors = None
+        with pytest.raises(ApiError) as refused:
+            await master.start().now()
+        assert "Turn sealed state on" in refused.value.fix

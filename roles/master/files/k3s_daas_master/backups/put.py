@@ -70,9 +70,9 @@ def put(
 ) -> dict[str, int]:
     """Put a backup that was checked in place. Returns what `aftermath.settle` gave up.
 
-    `booting` is for a host that starts without its state: what it has in /etc/rancher/k3s came with its image
-    and stays, but for the keys, and nobody is kept out of k3s. `extra` are more files for the service's
-    state, by name. Raises BackupError, StateError.
+    `booting` is for a host that starts without its state: what it has in /etc/rancher/k3s and of manifests
+    came with its image and stays, but for the keys, and nobody is kept out of k3s. `extra` are more files for
+    the service's state, by name. Raises BackupError, StateError.
     """
     manifest = manifests.load(backup)
     manifests.verify(backup, manifest)
@@ -95,6 +95,7 @@ def put(
             if user is not None:
                 os.chown(path, *user)
         if booting:
+            _keep_what_came(places.server, server)
             _move_aside(places, now().strftime(TIME))
         elif not places.drop_in.exists():
             _move_aside(places, now().strftime(TIME))
@@ -126,6 +127,14 @@ def finish(places: Places) -> bool:
     if not any(places.drop_in.parent.iterdir()):
         places.drop_in.parent.rmdir()
     return True
+
+
+def _keep_what_came(before: Path, server: Path) -> None:
+    """What k3s is to put into its cluster is the image's, or the host's, and no part of the state."""
+    if (before / "manifests").is_dir():
+        shutil.copytree(before / "manifests", server / "manifests")
+    if (before / "logs").is_dir():
+        (server / "logs").mkdir(mode=0o700)
 
 
 def _move_aside(places: Places, name: str) -> None:

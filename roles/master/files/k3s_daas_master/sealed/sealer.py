@@ -87,6 +87,7 @@ class Sealer:
         self._took_s = 0.0
         self._due = 0.0
         self._failures = 0
+        self._looking = asyncio.Lock()
         #: The newest snapshot that this service anchored; None before the first.
         self.newest: Answer | None = None
         #: Why the last try failed; None when it didn't.
@@ -145,6 +146,25 @@ class Sealer:
                 await self.look()
             await asyncio.sleep(_LOOK_S)
 
+    async def now(self) -> Answer:
+        """A snapshot that was begun after this was asked, anchored. Raises ApiError."""
+        asked_ms = self._clock.now_ms()
+        if self._anchors is None:
+            raise _unsealed("no sealed state", "master_snapshot_dir", "Turn sealed state on first.")
+        async with self._looking:
+            # One that was begun for somebody else who waited longer will do, too.
+            if self.newest is None or self.newest.copied_ms < asked_ms:
+                if self.fenced is None and not self._may_anchor():
+                    raise _unsealed(
+                        "a master that isn't the live one, or doesn't know it yet",
+                        "the live master, with a fresh view of the chain",
+                    )
+                await self._look()
+            if self.newest is None or self.newest.copied_ms < asked_ms:
+                found = self.fenced or self.problem or "no snapshot"
+                raise _unsealed(found, "a snapshot that is anchored")
+            return self.newest
+
     async def last(self) -> None:
         """One more, because the service ends. Never raises."""
         if self.newest is not None:
@@ -152,6 +172,10 @@ class Sealer:
 
     async def look(self) -> None:
         """One snapshot, if this is the live master. Never raises."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         if self._anchors is None or self.fenced is not None or not self._may_anchor():
             return
         started = self._clock.monotonic()
@@ -268,6 +292,12 @@ class Sealer:
         pause = min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** min(self._failures - 1, 10), self._interval_s)
         self._due = self._clock.monotonic() + pause
         _log.error("state not sealed", retry_s=pause, error=why)
+
+
+def _unsealed(
+    found: str, wanted: str, fix: str = "Look at the master's journal, and ask again in a few seconds."
+) -> ApiError:
+    return ApiError("not_ready", "No snapshot was made.", found, wanted, fix)
 
 
 class _Failed(Exception):
