@@ -1,8 +1,8 @@
 """What the scenarios' tests share, as a pytest plugin.
 
 Hosts and chain are seen from outside, over ssh and the chain's own RPC; playbooks are run by the command that
-an operator types. A master in an enclave has no ssh, and no playbook goes there: the tests look into it as only
-the root of the machine can that simulates it.
+an operator types. A master in an enclave has no ssh, and no playbook goes there: the tests look into it as
+only the root of the machine can that simulates it.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def stage() -> dict[str, Any]:
 
 def is_enclave(stage: dict[str, Any]) -> bool:
     """Whether the master runs from the enclave image, so that nobody can log in to it."""
-    return "nitro_root" in stage
+    return bool(stage["enclave"])
 
 
 @pytest.fixture(scope="session")

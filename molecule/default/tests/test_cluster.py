@@ -57,8 +57,8 @@ async def test_the_chain_took_the_stake_of_the_slashed_worker_only(
 async def test_the_operator_paid_for_each_step_once(stage: dict[str, Any]) -> None:
     """Publish, create the registry, appoint the master with its gas, stake for both workers, slash.
 
-    An enclave is given gas and appoints itself, but its image is allowed first. The check before and the second
-    run after sent nothing: these transactions and not one more.
+    An enclave is given gas and appoints itself, but its image is allowed first. The check before and the
+    second run after sent nothing: these transactions and not one more.
     """
     address = urlsplit(stage["rpc"])
     channel = Channel(address.hostname, address.port)

@@ -138,7 +138,7 @@ def _start(master: Host, paths: host.Paths, tree: Path, parent: Path) -> subproc
 
 
 def entering(fleet: Fleet, address: str) -> list[str]:
-    """What a command begins with to run in the enclave, as only this machine's root can: no real parent could.
+    """What a command begins with to run in the enclave, as only this machine's root can; no parent could.
 
     Raises StageError.
     """
