@@ -1,4 +1,4 @@
-"""The image itself: what it proves, what runs in it and what it holds. The cluster is the default tests' matter."""
+"""The image itself: what it proves, what runs in it and what it holds. The rest is default's matter."""
 
 from __future__ import annotations
 
@@ -57,10 +57,15 @@ async def test_the_chain_has_the_enclave_as_master_with_the_images_pcr0(
 def test_a_client_that_trusts_the_emulators_root_has_it_proved(
     stage: dict[str, Any], cluster: dict[str, Any], record: dict[str, Any], tmp_path: Path
 ) -> None:
-    done = attest(stage, cluster, tmp_path, "--simulation-root", stage["nitro_root"])
+    root = "--simulation-root", stage["nitro_root"]
+    done = attest(stage, cluster, tmp_path, *root, "--cluster", str(STAGE / "cluster.json"))
     assert done.returncode == 0, done.stderr
     assert record["pcrs"]["PCR0"] in done.stdout
     assert "SIMULATED" in done.stdout
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(cluster | {"endpoints": ["http://10.0.0.1:9000"]}))
+    done = attest(stage, cluster, tmp_path, *root, "--cluster", str(other))
+    assert (done.returncode, "config_mismatch" in done.stderr) == (19, True)
 
 
 def test_a_client_that_does_not_has_nothing(
