@@ -70,6 +70,20 @@ async def test_the_images_configuration_stays_and_the_clusters_keys_come_back(
     assert (empty_places.etc / "encryption.json").read_text() == "the key that Secrets are encrypted with"
 
 
+async def test_a_state_that_was_overtaken_starts_nothing(
+    master: Any, empty_places: Places, make_master: Callable[..., Any]
+) -> None:
+    await master.look()
+    (master.places.master / "overtaken").write_text("another master goes on from here\n")
+    with pytest.raises(SealedError, match="take") as refused:
+        put_back(master, master.places, word(master))
+    assert refused.value.kind == "overtaken"
+    # It is no part of the state: whoever is restored from it starts.
+    await master.look()
+    put_back(master, empty_places, word(master))
+    assert not (empty_places.master / "overtaken").exists()
+
+
 async def test_a_host_that_has_its_state_keeps_it(master: Any) -> None:
     await master.look()
     assert put_back(master, master.places, word(master))["because"] == "this host has its state"
