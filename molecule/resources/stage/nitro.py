@@ -55,7 +55,7 @@ def up(fleet: Fleet, folder: Path, address: str, image: Path, cluster: dict[str,
     record = json.loads((image / "image.json").read_text())
     ready = folder / "nsm.json"
     if host.is_well(master, paths) and ready.exists():
-        return json.loads(ready.read_text()) | {"started": False}
+        return dict(json.loads(ready.read_text())) | {"started": False}
     cgroups.destroy(master.cgroup)
     host.remove(paths.folder)
     parent = folder / "parent"
