@@ -136,6 +136,9 @@ class SyntheticChain:
     async def announce_master(self, endpoint: str, api_server: str, ca_hash: bytes) -> Receipt:
         _refuse()
 
+    async def masters(self) -> list[Master | None]:
+        return []
+
     async def register_master(self, document: bytes) -> Receipt:
         _refuse()
 

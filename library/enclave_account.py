@@ -24,6 +24,11 @@ options:
     description: PCR0 of the image in hex, as building it said.
     type: str
     required: true
+  cluster:
+    description:
+      - What the enclave's parent was to tell it, as in C(cluster.json). An enclave that was told anything
+        else is refused.
+    type: dict
   simulation_root_file:
     description: Root certificate of an emulator, on a localnet. What it signs proves nothing.
     type: path
@@ -39,6 +44,7 @@ EXAMPLES = r"""
   enclave_account:
     endpoint: https://10.0.0.10:8443
     pcr0: "{{ (lookup('ansible.builtin.file', 'image.json') | from_json).pcrs.PCR0 }}"
+    cluster: "{{ lookup('ansible.builtin.file', 'cluster.json') | from_json }}"
     package_id: "{{ package.package_id }}"
     registry_id: "{{ registry.registry_id }}"
     network: testnet
@@ -79,6 +85,10 @@ ca_hash:
   description: Hash of the CA that the enclave serves with, in hex.
   type: str
   returned: success
+config_hash:
+  description: Hash of what the enclave was told of its cluster, in hex.
+  type: str
+  returned: success
 simulated:
   description: Whether an emulator signed, so that nothing is proved.
   type: bool
@@ -86,6 +96,7 @@ simulated:
 """
 
 import asyncio
+import json
 import time
 from pathlib import Path
 
@@ -95,6 +106,8 @@ try:
     from k3s_daas.attest import InvalidRoot, NoAnswer, fetch_document, trusted_root
     from k3s_daas.attestation.newcomer import check_newcomer
     from k3s_daas.attestation.serving import ServingRefused, new_nonce
+    from k3s_daas.enclave.cluster import ClusterError, parse
+    from k3s_daas.enclave.configure import told_hash
 except ImportError:
     pass  # start() reports it
 
@@ -116,6 +129,8 @@ async def work(module):
     try:
         pcr0 = bytes.fromhex(params["pcr0"])
         file = params["simulation_root_file"]
+        cluster = params["cluster"]
+        told = None if cluster is None else told_hash(parse(json.dumps(cluster).encode()))
         root = trusted_root(params["network"], Path(file) if file else None)
         async with open_registry(module, with_key=False) as registry:
             nonce = new_nonce()
@@ -130,9 +145,10 @@ async def work(module):
                 registry_id=registry.deployment.registry_id,
                 pcr0=pcr0,
                 now_ms=now_ms,
+                config_hash=told,
                 root=root,
             )
-    except (NoAnswer, InvalidRoot, ServingRefused, ValueError) as error:
+    except (NoAnswer, InvalidRoot, ClusterError, ServingRefused, ValueError) as error:
         module.fail_json(msg=f"The enclave at {params['endpoint']} has proved no account: {error}")
     return {
         "changed": False,
@@ -141,6 +157,7 @@ async def work(module):
         "pcr3": found.pcr3.hex(),
         "public_key": found.public_key.hex(),
         "ca_hash": found.ca_hash.hex(),
+        "config_hash": found.config_hash.hex(),
         "simulated": found.simulated,
     }
 
@@ -149,6 +166,7 @@ def main():
     options = {
         "endpoint": {"type": "str", "required": True},
         "pcr0": {"type": "str", "required": True},
+        "cluster": {"type": "dict"},
         "simulation_root_file": {"type": "path"},
         "wait_s": {"type": "int", "default": 120},
     }

@@ -1,7 +1,8 @@
 """What the scenarios' tests share, as a pytest plugin.
 
 Hosts and chain are seen from outside, over ssh and the chain's own RPC; playbooks are run by the command that
-an operator types.
+an operator types. A master in an enclave has no ssh, and no playbook goes there: the tests look into it as
+only the root of the machine can that simulates it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import pytest
 import testinfra
 import yaml
 from lightkube import Client, KubeConfig
+from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host
 
 from k3s_daas.chain import SuiClient
 from k3s_daas.registry import Deployment, Master, Registry, Worker
+from stage import nitro
 from stage.stage import Stage
 from testhosts import cgroups, registry
 from testhosts.names import Fleet
@@ -72,9 +75,10 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 def _command(playbook: str, arguments: tuple[str, ...], project: Path = PROJECT) -> list[str]:
     program = Path(sys.executable).parent / "ansible-playbook"
-    return [
-        str(program), f"--inventory={PROJECT / 'inventories/local'}", *arguments, f"{project / playbook}"
-    ]  # fmt: skip
+    options = [f"--inventory={PROJECT / 'inventories/local'}"]
+    if is_enclave(json.loads((STAGE / "stage.json").read_text())):
+        options.append("--limit=localhost:k3s_daas_workers")
+    return [str(program), *options, *arguments, f"{project / playbook}"]
 
 
 def play(playbook: str, *arguments: str, project: Path = PROJECT) -> Run:
@@ -136,6 +140,19 @@ def play_killed_at(task: str, playbook: str, *arguments: str) -> None:
         process.communicate()
 
 
+class EnclaveBackend(BaseBackend):
+    """Runs testinfra's commands in a simulated enclave."""
+
+    NAME = "enclave"
+
+    def __init__(self, fleet: Fleet, address: str) -> None:
+        super().__init__("master")
+        self._entering = shlex.join(nitro.entering(fleet, address))
+
+    def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
+        return self.run_local(f"{self._entering} /bin/sh -c %s", self.get_command(command, *args))
+
+
 @dataclass(frozen=True)
 class Chain:
     """What the chain knows of the scenario's registry."""
@@ -182,12 +199,22 @@ def stage() -> dict[str, Any]:
     return json.loads((STAGE / "stage.json").read_text())
 
 
+def is_enclave(stage: dict[str, Any]) -> bool:
+    """Whether the master runs from the enclave image, so that nobody can log in to it."""
+    return bool(stage["enclave"])
+
+
 @pytest.fixture(scope="session")
 def hosts(stage: dict[str, Any]) -> dict[str, Host]:
-    return {
+    """Every host of the stage, by name."""
+    found = {
         name: testinfra.get_host(f"ssh://root@{name}", ssh_config=stage["ssh_config"])
         for name in stage["hosts"]
     }
+    if is_enclave(stage):
+        fleet = Fleet.parse(stage["name"], stage["subnet"])
+        found["master"] = Host(EnclaveBackend(fleet, stage["hosts"]["master"]))
+    return found
 
 
 @pytest.fixture(scope="session")

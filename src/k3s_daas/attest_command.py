@@ -25,6 +25,8 @@ from k3s_daas.attestation import AttestationDocument, Root
 from k3s_daas.attestation.serving import ServingRefused, check_on_chain, check_serving, new_nonce
 from k3s_daas.chain.errors import ChainError
 from k3s_daas.chainconfig import ChainConfig, InvalidConfig, add_chain_arguments, chain_of
+from k3s_daas.enclave.cluster import ClusterError, parse
+from k3s_daas.enclave.configure import told_hash
 from k3s_daas.registry.agreed import AgreedRegistry
 from k3s_daas.registry.attested import Basis, agree, live_master, read_basis
 from k3s_daas.registry.model import Master
@@ -62,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PEM",
         help="on a localnet: trust this emulator's root in place of AWS's, and say SIMULATED",
     )
+    parser.add_argument(
+        "--cluster",
+        type=Path,
+        metavar="JSON",
+        help="what the enclave's parent was to tell it (cluster.json); a master that was told anything else "
+        "is refused",
+    )
     parser.add_argument("--json", action="store_true", help="print what was proved as JSON")
 
 
@@ -71,9 +80,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         config = chain_of(options)
         root = attest.trusted_root(config.network, options.simulation_root)
+        wanted = None if options.cluster is None else _told(options.cluster)
         proof = asyncio.run(_ask(config, root))
+        if wanted is not None:
+            check_config(proof.master, wanted)
         changed = write_public(path, proof.ca_pem)
-    except (InvalidConfig, attest.InvalidRoot) as error:
+    except (InvalidConfig, attest.InvalidRoot, ClusterError) as error:
         return _say(str(error), CONFIG)
     except ServingRefused as error:
         text = f"the master doesn't prove what it runs ({error.code})"
@@ -137,6 +149,27 @@ async def prove(
     return Proof(now.master, ca_pem, document, now.time_ms)
 
 
+def check_config(master: Master, wanted: bytes) -> None:
+    """Whether the master was told what it was to be told, by the hashes. Raises ServingRefused."""
+    found = master.binding.config_hash
+    if found != wanted:
+        raise ServingRefused(
+            "config_mismatch",
+            f"a master that was given a configuration with the hash {found.hex()}",
+            f"{wanted.hex()}, this file's",
+            "compare the file with cluster.json on the parent; who changed it there can mislead the master, "
+            "not impersonate it",
+        )
+
+
+def _told(path: Path) -> bytes:
+    """The hash of what an enclave makes of this file. Raises ClusterError."""
+    try:
+        return told_hash(parse(path.read_bytes()))
+    except OSError as error:
+        raise ClusterError(f"{path}: {error.strerror}. Wanted what the parent has as cluster.json.") from None
+
+
 def facts(proof: Proof) -> dict[str, Any]:
     """What was proved, by names that people and programs can read."""
     master, document = proof.master, proof.document
@@ -151,6 +184,7 @@ def facts(proof: Proof) -> dict[str, Any]:
         "module_id": document.module_id if document.module_id.isprintable() else repr(document.module_id),
         "attested_until": _when(master.attestation_expires_at_ms),
         "ca_hash": master.ca_hash.hex(),
+        "config_hash": master.binding.config_hash.hex(),
     }
 
 

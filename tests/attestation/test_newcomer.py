@@ -7,7 +7,7 @@ import pytest
 from k3s_daas.attestation import AWS_ROOT, simulation_root
 from k3s_daas.attestation.newcomer import check_newcomer
 from k3s_daas.attestation.serving import ServingRefused, new_nonce
-from k3s_daas.attestation.statements import Serving, registration, serving
+from k3s_daas.attestation.statements import Statement, registration, serving
 from k3s_daas_localnet.nsm import NsmEmulator
 
 NOW = 1_763_000_000_000
@@ -15,7 +15,7 @@ PCR0, PCR3 = b"\x01" * 48, b"\x03" * 48
 PACKAGE, REGISTRY, ACCOUNT = ("0x" + digit * 64 for digit in "abc")
 CHAIN = "4btiuiMPvEENsttpZC7CZ53DruC3MAgfznDbASZ7DR6S"
 OTHER_CHAIN = "69WiPg3DAQiwdxfncX6wYQ2siKwAe6L9BZthQea3JNMD"
-STATEMENT = Serving(CHAIN, PACKAGE, REGISTRY, ACCOUNT, b"\x05" * 32)
+STATEMENT = Statement(CHAIN, PACKAGE, REGISTRY, ACCOUNT, b"\x05" * 32, b"\x06" * 32)
 EMULATOR = NsmEmulator(NOW - 1000)
 NONCE = new_nonce()
 
@@ -48,7 +48,8 @@ def document(**changes: Any) -> bytes:
 def test_an_enclave_of_our_image_for_our_registry_has_an_account() -> None:
     found = check()
     assert (found.account, found.pcr0, found.pcr3) == (ACCOUNT, PCR0, PCR3)
-    assert (found.ca_hash, found.simulated) == (b"\x05" * 32, True)
+    assert (found.ca_hash, found.config_hash, found.simulated) == (b"\x05" * 32, b"\x06" * 32, True)
+    assert check(config_hash=b"\x06" * 32) == found
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_an_enclave_of_our_image_for_our_registry_has_an_account() -> None:
         ("document_not_fresh", {"now_ms": NOW - 300_001}),
         ("nonce_mismatch", {"nonce": new_nonce()}),
         ("nonce_mismatch", {"nonce": None}),
-        ("purpose_mismatch", {"user_data": registration(REGISTRY, ACCOUNT)}),
+        ("purpose_mismatch", {"user_data": registration(STATEMENT)}),
         ("purpose_mismatch", {"user_data": None}),
     ],
 )
@@ -75,6 +76,7 @@ def test_a_document_of_another_kind_is_refused(code: str, raw: dict[str, Any]) -
         ("chain_mismatch", {"chain_id": OTHER_CHAIN}),
         ("package_mismatch", {"package_id": ACCOUNT}),
         ("registry_mismatch", {"registry_id": ACCOUNT}),
+        ("config_mismatch", {"config_hash": b"\x07" * 32}),
         ("document_untrusted", {"root": AWS_ROOT}),
         ("simulated_root", {"network": "testnet"}),
     ],

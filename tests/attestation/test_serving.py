@@ -22,12 +22,11 @@ from k3s_daas.attestation.serving import (
 )
 from k3s_daas.attestation.statements import (
     SERVING_PREFIX,
-    Serving,
+    Statement,
     registration,
     serving,
     split_serving,
 )
-from k3s_daas.chain import bcs
 from k3s_daas_localnet.nsm import NsmEmulator
 
 NOW = 1_760_000_000_000
@@ -35,12 +34,13 @@ MINUTE, HOUR = 60_000, 3_600_000
 PCR0, PCR3 = b"\x10" * 48, b"\x13" * 48
 PCRS = {0: PCR0, 1: b"\x11" * 48, 2: b"\x12" * 48, 3: PCR3}
 KEY, NONCE = b"k" * 32, bytes(range(32))
-STATEMENT = Serving(
+STATEMENT = Statement(
     chain_id=base58.b58encode(b"\x01" * 32).decode(),
     package_id="0x" + "02" * 32,
     registry_id="0x" + "03" * 32,
     account="0x" + "04" * 32,
     ca_hash=b"\x05" * 32,
+    config_hash=b"\x06" * 32,
 )
 LIVE = LiveMaster(
     network="localnet",
@@ -110,10 +110,10 @@ def test_the_masters_own_document(good: bytes, make: Make, root: Root) -> None:
 
 
 def test_statements_have_the_documented_form() -> None:
-    assert serving(STATEMENT) == b"k3s-daas-serving-v1" + b"".join(bytes([i]) * 32 for i in range(1, 6))
-    # As the contract's own test writes it (tests/contract/test_attested_master.py).
-    wanted = b"k3s-daas-master-v1" + bcs.address("0x" + "03" * 32) + bcs.address("0x" + "04" * 32)
-    assert registration("0x" + "03" * 32, "0x" + "04" * 32) == wanted
+    parts = b"".join(bytes([i]) * 32 for i in range(1, 7))
+    assert serving(STATEMENT) == b"k3s-daas-serving-v1" + parts
+    # As the contract's own tests write it (tests/contract/contract_masters.py).
+    assert registration(STATEMENT) == b"k3s-daas-master-v1" + parts
     assert len(serving(STATEMENT)) <= 512
 
 
@@ -127,17 +127,13 @@ def test_statements_have_the_documented_form() -> None:
         {"registry_id": "03" * 32},
         {"account": "0x" + "zz" * 32},
         {"ca_hash": b""},
+        {"config_hash": b"\x06" * 33},
     ],
 )
-def test_what_can_be_no_statement(wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize("purpose", [serving, registration])
+def test_what_can_be_no_statement(purpose: Callable[[Statement], bytes], wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        serving(dataclasses.replace(STATEMENT, **wrong))
-
-
-@pytest.mark.parametrize("ids", [("0x33", "0x" + "04" * 32), ("0x" + "03" * 32, "04" * 32)])
-def test_what_can_be_no_registration(ids: tuple[str, str]) -> None:
-    with pytest.raises(ValueError, match="wanted"):
-        registration(*ids)
+        purpose(dataclasses.replace(STATEMENT, **wrong))
 
 
 def test_nonces_are_long_and_new(good: bytes, root: Root) -> None:
@@ -168,7 +164,7 @@ def test_nonces_are_long_and_new(good: bytes, root: Root) -> None:
         ({"public_key": KEY + b"k"}, "key_mismatch"),
         ({"user_data": None}, "purpose_mismatch"),
         ({"user_data": b""}, "purpose_mismatch"),
-        ({"user_data": registration(STATEMENT.registry_id, STATEMENT.account)}, "purpose_mismatch"),
+        ({"user_data": registration(STATEMENT)}, "purpose_mismatch"),
         ({"user_data": serving(STATEMENT)[:-1]}, "purpose_mismatch"),
         ({"user_data": serving(STATEMENT) + b"\0"}, "purpose_mismatch"),
         ({"user_data": b"k3s-daas-serving-v2" + serving(STATEMENT)[19:]}, "purpose_mismatch"),
@@ -186,6 +182,7 @@ def test_one_thing_wrong(make: Make, root: Root, changed: dict[str, Any], code: 
         ("registry_id", "0x" + "ff" * 32, "registry_mismatch"),
         ("account", "0x" + "ff" * 32, "account_mismatch"),
         ("ca_hash", b"\xff" * 32, "ca_mismatch"),
+        ("config_hash", b"\xff" * 32, "config_mismatch"),
     ],
 )
 def test_a_master_of_something_else(make: Make, root: Root, field: str, value: Any, code: str) -> None:
@@ -268,7 +265,7 @@ def test_every_changed_byte_of_a_statement_is_noticed(make: Make, root: Root, da
     with pytest.raises(ServingRefused) as caught:
         check_serving(make(user_data=bytes(statement)), NONCE, LIVE, now_ms=NOW, root=root)
     part = (at - len(SERVING_PREFIX)) // 32
-    names = ("chain", "package", "registry", "account", "ca")
+    names = ("chain", "package", "registry", "account", "ca", "config")
     wanted = "purpose_mismatch" if at < len(SERVING_PREFIX) else f"{names[part]}_mismatch"
     assert caught.value.code == wanted
 
@@ -295,7 +292,7 @@ def test_other_fields_never_pass(
 @given(st.none() | st.binary(max_size=512))
 def test_a_statement_is_read_or_none(raw: bytes | None) -> None:
     assert split_serving(raw) is None  # 2^-152 that hypothesis draws the prefix
-    whole = SERVING_PREFIX + (raw or b"").ljust(160, b"\0")[:160]
+    whole = SERVING_PREFIX + (raw or b"").ljust(192, b"\0")[:192]
     parts = split_serving(whole)
     assert parts is not None
     assert SERVING_PREFIX + b"".join(parts.values()) == whole

@@ -68,6 +68,9 @@ class Variant:
 
 VARIANTS = (
     *(Variant(name, name, {}) for name in INVENTORIES),
+    Variant("sealed", "enterprise", {
+        "master_snapshot_kms_key": f"arn:aws:kms:{REGION}:111122223333:key/1234abcd",
+    }),
     Variant("open", "production", {
         "aws_infrastructure_control_cidrs": ["10.9.0.0/24"],
         "aws_infrastructure_client_cidrs": ["10.8.0.0/16", "10.7.0.0/16"],

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_kit import INVENTORIES, VARIANTS, parse
+import yaml
+from aws_kit import INVENTORIES, REPOSITORY, VARIANTS, ansible, parse
 
 CFN_LINT = (
     *(sys.executable, "-c", "from cfnlint.runner import main; main()", "--regions=eu-central-1"),
     "--ignore-checks=W3010",  # zones by name: a zone's address ranges follow from its letter
 )
+INVENTORY = REPOSITORY / "inventories"
 Resources = Callable[..., dict[str, dict[str, Any]]]
 PRIVATE = ("production", "enterprise", "open", "grown")
 
@@ -135,6 +137,59 @@ class TestHosts:
             assert "IamInstanceProfile" not in template["LaunchTemplateData"]
         (role,) = resources("enterprise", "AWS::IAM::Role").values()
         assert set(role) == {"RoleName", "AssumeRolePolicyDocument"}
+
+    def test_sealed_state_has_a_bucket_that_the_masters_alone_may_use_over_tls(
+        self, resources: Resources, templates: dict[str, str]
+    ) -> None:
+        (bucket,) = resources("sealed", "AWS::S3::Bucket").values()
+        assert bucket["BucketName"] == "k3s-daas-enterprise-111122223333"
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+        assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+        assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+        assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+        (rule,) = bucket["LifecycleConfiguration"]["Rules"]
+        assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7}
+        (policy,) = resources("sealed", "AWS::S3::BucketPolicy").values()
+        (statement,) = policy["PolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Action"]) == ("Deny", "s3:*")
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        (role,) = resources("sealed", "AWS::IAM::Role").values()
+        (given,) = role["Policies"]
+        actions = [one["Action"] for one in given["PolicyDocument"]["Statement"]]
+        # No version of what it let go of, and nothing of the bucket's own.
+        assert actions == ["s3:ListBucket", ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]]
+        assert (
+            parse(templates["sealed"])["Resources"]["Snapshots"]["DeletionPolicy"] == "RetainExceptOnCreate"
+        )
+
+    def test_the_masters_are_told_of_that_bucket(self, tmp_path: Path) -> None:
+        told = {
+            "url": "{{ master_snapshot_url }}",
+            "kms": "{{ master_snapshot_kms_key }}",
+            "metadata": "{{ nitro_parent_metadata_access | string }}",
+        }
+        key = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd"
+        for name in ("production", "enterprise"):
+            tasks = [
+                {"ansible.builtin.include_vars": {"file": str(INVENTORY / name / "group_vars/all.yml")}},
+                {"ansible.builtin.copy": {"content": "{{ told | to_json }}", "dest": str(tmp_path / name)}},
+            ]
+            play = [{"hosts": "localhost", "gather_facts": False, "vars": {"told": told}, "tasks": tasks}]
+            (tmp_path / "play.yml").write_text(yaml.safe_dump(play, width=1000))
+            for given, wanted in (
+                (key, f"https://k3s-daas-{name}-111122223333.s3.eu-central-1.amazonaws.com/sealed"),
+                ("", ""),
+            ):
+                done = ansible(
+                    tmp_path,
+                    "ansible-playbook",
+                    tmp_path / "play.yml",
+                    "-e",
+                    f"master_snapshot_kms_key={given}",
+                )
+                assert done.returncode == 0, done.stdout
+                said = json.loads((tmp_path / name).read_text())
+                assert said == {"url": wanted, "kms": given, "metadata": str(bool(given))}
 
     def test_a_standby_is_in_another_zone(self, resources: Resources) -> None:
         subnets = resources("enterprise", "AWS::EC2::Subnet")

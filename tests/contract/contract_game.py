@@ -32,7 +32,7 @@ from contract_ledger import (
     u64,
     u64s,
 )
-from contract_masters import MAX_AGE_MS, Image
+from contract_masters import MAX_AGE_MS, Image, user_data
 from contract_model import HOUR_MS, IN_SERVICE, REQUEST_MS, Model, Terms
 
 from k3s_daas.chain import bcs
@@ -70,7 +70,7 @@ UNMODELLED = {
         "ESealTokenRevoked",
         "ENotAnOwner",
     },
-    "gate": {"EInvalidEndpoint", "EKeyIsAttested"},
+    "gate": {"EInvalidEndpoint", "EKeyIsAttested", "EOtherCa"},
     "allow": set(),
 }
 
@@ -379,9 +379,16 @@ class Game:
         self.tokens += 1
         image, key = dice.choice(sorted(masters.images) or IMAGES), sha(f"enclave {self.tokens}")
         age_ms, account, named = dice.choice([0, 1, MAX_AGE_MS]), dice.choice(self.masters), self.registry.id
+        package = self.packages[0]
+        binding = (
+            sha(f"chain {dice.randrange(2)}"),
+            sha(f"ca {dice.randrange(2)}"),
+            sha(f"config {self.tokens}"),
+        )
         if masters.live is not None and dice.random() < 0.4:  # renewed, or the document of before again
             account, key = masters.live.account, masters.live.key
-        match dice.choice(["good"] * 12 + ["debug", "image", "old", "keyless", "used", "elsewhere"]):
+        ways = ["debug", "image", "old", "keyless", "used", "elsewhere", "another package"]
+        match dice.choice(["good"] * 12 + ways):
             case "debug":
                 image = bytes(48), bytes(48)
             case "image":
@@ -394,15 +401,17 @@ class Game:
                 key = dice.choice(sorted(masters.keys) or [key])
             case "elsewhere":
                 named = account
+            case "another package":
+                package = account
         made_ms = now_ms - age_ms
         document = self.emulator.restarted(made_ms).document(
             made_ms,
             pcrs=dict(zip((0, 3), image, strict=True)),
             public_key=key,
-            user_data=b"k3s-daas-master-v1" + bcs.address(named) + bcs.address(account),
+            user_data=user_data(package, named, account, *binding),
         )
-        bound = named == self.registry.id
-        return document, account, masters.register(account, image, key, made_ms, now_ms, bound=bound)
+        wanted = binding if (package, named) == (self.packages[0], self.registry.id) else None
+        return document, account, masters.register(account, image, key, made_ms, now_ms, wanted)
 
     def _publish(self, action: str) -> None:
         """What calls no function of the registry: the next version of the package, or another registry."""
@@ -439,7 +448,7 @@ class Game:
                     args = [cap, bcs.data(sha("key")), CLOCK]
                     return sender, "k8s_gateway::announce_master_key", args, refusal
                 urls = [bcs.string(dice.choice(["https://a:1", "http://a"])) for _ in range(2)]
-                args = [cap, *urls, bcs.data(sha("ca")), CLOCK]
+                args = [cap, *urls, bcs.data(sha(f"ca {dice.randrange(2)}")), CLOCK]
                 return sender, "k8s_gateway::announce_master", args, refusal
             case _:
                 verb = dice.choice(["allow_owner", "disallow_owner"])
@@ -516,3 +525,5 @@ class Game:
             names = ("epoch", "account", "attested_at_ms", "attestation_expires_at_ms")
             wanted = str(live.epoch), live.account, str(live.attested_ms), str(live.expires_ms)
             assert tuple(found[name] for name in names) == wanted, self.log[-40:]
+            said = [base64.b64encode(part).decode() for part in live.binding]
+            assert list(found["binding"].values()) == said, self.log[-40:]

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from k3s_daas.chain import bcs
+
 DAY_MS = 86_400_000
 MAX_AGE_MS = 300_000
 Image = tuple[bytes, bytes]
+#: What an attestation says of the chain's id, the CA's hash and the configuration's.
+Binding = tuple[bytes, bytes, bytes]
+
+
+def user_data(
+    package: str, registry: str, account: str, chain_id: bytes, ca_hash: bytes, config_hash: bytes
+) -> bytes:
+    """What a document has to say to register `account`; ids as `0x` and hex, hashes of 32 bytes."""
+    ids = b"".join(map(bcs.address, (package, registry, account)))
+    return b"k3s-daas-master-v1" + chain_id + ids + ca_hash + config_hash
 
 
 @dataclass
@@ -17,6 +29,7 @@ class Master:
     key: bytes = b""
     attested_ms: int = 0
     expires_ms: int = 0
+    binding: Binding = (b"", b"", b"")
 
     @property
     def attested(self) -> bool:
@@ -88,9 +101,15 @@ class Masters:
             self.live = None
 
     def register(
-        self, account: str, image: Image, key: bytes, attested_ms: int, now_ms: int, *, bound: bool
+        self,
+        account: str,
+        image: Image,
+        key: bytes,
+        attested_ms: int,
+        now_ms: int,
+        binding: Binding | None,
     ) -> str | None:
-        """`bound` says whether the document names this registry."""
+        """`binding` is None for a document that names another registry or package."""
         if not all(map(any, image)):
             return "EInvalidPcr"
         if image not in self.images:
@@ -99,7 +118,7 @@ class Masters:
             return "EAttestationNotFresh"
         if len(key) != 32:
             return "EInvalidPublicKey"
-        if not bound:
+        if binding is None:
             return "EUnexpectedUserData"
         live = self.live
         if live is not None and (live.account, live.key) == (account, key):
@@ -112,4 +131,5 @@ class Masters:
         self.keys.add(key)
         live.image, live.key, live.attested_ms = image, key, attested_ms
         live.expires_ms = min(attested_ms, now_ms) + DAY_MS
+        live.binding = binding
         return None

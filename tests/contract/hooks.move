@@ -60,6 +60,9 @@ public fun check_master(
     pcr3: vector<u8>,
     attested_at_ms: u64,
     expires_at_ms: u64,
+    chain_id: vector<u8>,
+    ca_hash: vector<u8>,
+    config_hash: vector<u8>,
 ) {
     let master = registry.master().destroy_some();
     assert!(master.epoch() == 1, 1);
@@ -71,6 +74,9 @@ public fun check_master(
     assert!(master.pcr0() == pcr0 && master.pcr3() == pcr3, 7);
     assert!(master.attested_at_ms() == attested_at_ms, 8);
     assert!(master.attestation_expires_at_ms() == expires_at_ms, 9);
+    let binding = master.binding();
+    assert!(binding.chain_id() == chain_id && binding.attested_ca_hash() == ca_hash, 13);
+    assert!(binding.config_hash() == config_hash, 14);
     assert!(master.is_attested() && !master.is_expired(attested_at_ms), 10);
     assert!(nautilus::is_image_allowed(registry, pcr0, pcr3), 11);
     assert!(!nautilus::is_image_allowed(registry, pcr3, pcr0), 12);

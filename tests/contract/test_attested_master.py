@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import Any
 
+import contract_masters
 import pytest
 from contract_ledger import (
     CLOCK,
@@ -34,8 +36,16 @@ def image(registry: Registry, verb: str, pcr0: bytes = PCR0, pcr3: bytes = PCR3)
     return registry.call(registry.admin, f"nautilus::{verb}", *args)
 
 
-def user_data(registry: Registry, account: str) -> bytes:
-    return b"k3s-daas-master-v1" + bcs.address(registry.id) + bcs.address(account)
+def user_data(registry: Registry, account: str, **changed: Any) -> bytes:
+    wanted = {
+        "package": registry.package,
+        "registry": registry.id,
+        "account": account,
+        "chain_id": sha("chain"),
+        "ca_hash": sha("ca"),
+        "config_hash": sha("config"),
+    }
+    return contract_masters.user_data(**wanted | changed)
 
 
 def attest(registry: Registry, sender: str, account: str, **changed: Any) -> Executed:
@@ -59,9 +69,9 @@ def attest(registry: Registry, sender: str, account: str, **changed: Any) -> Exe
     )
 
 
-def announce(registry: Registry, sender: str, cap: str) -> Executed:
+def announce(registry: Registry, sender: str, cap: str, ca: str = "ca") -> Executed:
     urls = bcs.string("https://m:8443"), bcs.string("https://m:6443")
-    return registry.call(sender, "k8s_gateway::announce_master", cap, *urls, bcs.data(sha("ca")), CLOCK)
+    return registry.call(sender, "k8s_gateway::announce_master", cap, *urls, bcs.data(sha(ca)), CLOCK)
 
 
 @pytest.fixture
@@ -93,7 +103,8 @@ def test_an_attestation_makes_its_account_the_master(
     )
     fields = map(bcs.data, (sha("key"), PCR0, PCR3))
     times = u64(chain.now_ms), u64(chain.now_ms + DAY_MS)
-    attested.call(anne, "hooks::check_master", bcs.address(master), *fields, *times)
+    binding = map(bcs.data, map(sha, ("chain", "ca", "config")))
+    attested.call(anne, "hooks::check_master", bcs.address(master), *fields, *times, *binding)
     with aborts("EKeyIsAttested"):
         attested.call(master, "k8s_gateway::announce_master_key", cap, bcs.data(sha("other")), CLOCK)
 
@@ -113,7 +124,7 @@ def test_an_attestation_makes_its_account_the_master(
         ({"public_key": bytes(33)}, "EInvalidPublicKey"),
         ({"user_data": b""}, "EUnexpectedUserData"),
         ({"user_data": b"k3s-daas-master-v1" + bytes(64)}, "EUnexpectedUserData"),
-        ({"user_data": b"k3s-daas-master-v2" + bytes(64)}, "EUnexpectedUserData"),
+        ({"user_data": b"k3s-daas-master-v1" + bytes(192)}, "EUnexpectedUserData"),
     ],
 )
 def test_a_document_with_one_thing_wrong(
@@ -124,13 +135,43 @@ def test_a_document_with_one_thing_wrong(
     attest(attested, master, master)
 
 
-def test_user_data_names_this_registry_and_one_account(
+def test_user_data_names_this_package_and_registry_and_one_account(
     attested: Registry, make_registry: Callable[..., Registry], master: str
 ) -> None:
     right = user_data(attested, master)
-    for wrong in (user_data(make_registry(), master), right[:-1], right + b"\0"):
+    for wrong in (
+        user_data(make_registry(), master),
+        user_data(attested, master, package=attested.id),
+        right.replace(b"-v1", b"-v2"),
+        right.replace(b"master", b"serves"),
+        right[:-1],
+        right + b"\0",
+    ):
         with aborts("EUnexpectedUserData"):
             attest(attested, master, master, user_data=wrong)
+
+
+def test_what_else_it_was_given_is_in_its_record(chain: Chain, attested: Registry, master: str) -> None:
+    cap = created(attest(attested, master, master), "MasterCap")
+    with aborts("EOtherCa"):
+        announce(attested, master, cap, "another")
+    announce(attested, master, cap)
+    chain.clock.advance(1)
+    # The next document says something else of all three: the record does, too, and it announces itself anew.
+    changed = {"chain_id": sha("fork"), "ca_hash": sha("new ca"), "config_hash": sha("new config")}
+    done = attest(attested, master, master, user_data=user_data(attested, master, **changed))
+    (event,) = events(done, "MasterAttestedEvent")
+    binding = attested.read()["master"]["binding"]
+    encoded = {name: base64.b64encode(value).decode() for name, value in changed.items()}
+    assert binding == {name: event[name] for name in changed} == encoded
+    with aborts("EOtherCa"):
+        announce(attested, master, cap)
+    announce(attested, master, cap, "new ca")
+
+
+def test_a_master_that_nothing_attests_is_bound_to_nothing(registry: Registry, master: str) -> None:
+    announce(registry, master, registry.master_cap, "any")
+    assert set(registry.read()["master"]["binding"].values()) == {""}
 
 
 def test_only_a_fresh_document(chain: Chain, attested: Registry, master: str) -> None:

@@ -18,6 +18,7 @@ UNATTESTED = {
     "pcr3": "",
     "attested_at_ms": "0",
     "attestation_expires_at_ms": "0",
+    "binding": {"chain_id": "", "ca_hash": "", "config_hash": ""},
 }
 
 

@@ -124,7 +124,9 @@ async def host(tmp_path: Path, new_registry: Any, live_net: Any) -> Host:
     host.configure()
     await host.announce()
     await host.stake("worker-1", host.token())
-    (tmp_path / "config.yaml").write_text("node-name: worker-1\nnode-ip: 127.0.0.1\n")
+    (tmp_path / "config.yaml").write_text("node-name: worker-1\nnode-ip: 10.0.0.9\n")
+    (tmp_path / "config.yaml.d").mkdir()
+    (tmp_path / "config.yaml.d/cluster.yaml").write_text("node-ip: 127.0.0.1\n")
     return host
 
 

@@ -124,6 +124,40 @@ class TestConfigure:
         assert str(found.nsm_socket) == "/run/k3s-daas-parent/nsm.sock"
         assert found.slashing == "observe"
 
+    def test_the_service_states_the_hash_of_all_that_it_was_told(self, place: Place) -> None:
+        def stated(**changes: object) -> bytes:
+            configure.configure(cluster.parse(given_but(**changes)), place)
+            return config.load(place("/etc/k3s-daas/master.json")).cluster_hash
+
+        told = cluster.parse(given_but())
+        assert stated() == configure.told_hash(told)
+        others: dict[str, object] = {
+            "network": "devnet",
+            "endpoints": ["http://10.0.0.2:9000"],
+            "chain_id": "69WiPg3DAQiwdxfncX6wYQ2siKwAe6L9BZthQea3JNMD",
+            "package_id": "0x" + "b2" * 32,
+            "original_package_id": "0x" + "b2" * 32,
+            "registry_id": "0x" + "b2" * 32,
+            "operator_cap_id": "0x" + "b2" * 32,
+            "address": "10.0.0.12",
+            "names": ["master"],
+        }
+        assert others.keys() == cluster.Cluster.model_fields.keys()  # whoever adds one adds it to the hash
+        found = {
+            key: configure.told_hash(cluster.parse(given_but(**{key: value})))
+            for key, value in others.items()
+        }
+        assert len({configure.told_hash(told), *found.values()}) == len(others) + 1
+        # On a simulated host devnet has no emulator's socket.
+        assert {key: stated(**{key: value}) for key, value in others.items() if key != "network"} == {
+            key: value for key, value in found.items() if key != "network"
+        }
+
+    def test_policy_is_not_in_the_hash(self, place: Place) -> None:
+        configure.configure(cluster.parse(given_but()), place)
+        found = config.load(place("/etc/k3s-daas/master.json"))
+        assert found.model_copy(update={"slashing": "armed"}).cluster_hash == found.cluster_hash
+
     def test_addresses_are_all_that_k3s_is_told(self, place: Place) -> None:
         configure.configure(cluster.parse(given_but()), place)
         found = yaml.safe_load(place("/etc/rancher/k3s/config.yaml.d/cluster.yaml").read_text())

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from k3s_daas.chain import Key, SuiClient, bcs
+from k3s_daas.attestation.statements import Statement, registration
+from k3s_daas.chain import Key, SuiClient
 from k3s_daas.registry import AgreedRegistry, Registry, RegistryParams, create_registry, publish
 from k3s_daas.registry.snapshots import Anchors
 from k3s_daas_localnet import Localnet
@@ -190,12 +191,15 @@ async def test_the_operator_reads_that_a_master_loses_its_image(new_operator: An
 async def attest(operator: Operator, emulator: NsmEmulator, now_ms: int) -> None:
     """The wallet becomes master by a document of image ONE."""
     ids = operator.ids
-    named = bcs.address(ids["registry_id"]) + bcs.address(operator.chain.address)
+    account = operator.chain.require_address()
+    statement = Statement(
+        operator.chain.chain_id, ids["package_id"], ids["registry_id"], account, bytes(32), bytes(32)
+    )
     document = emulator.document(
         now_ms,
         pcrs={0: bytes.fromhex(ONE["pcr0"]), 3: bytes.fromhex(ONE["pcr3"])},
         public_key=bytes(range(32)),
-        user_data=b"k3s-daas-master-v1" + named,
+        user_data=registration(statement),
     )
 
     async def build(tx: Any) -> None:

@@ -12,6 +12,7 @@ import base64
 import datetime as dt
 import hashlib
 import json
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from starlette.routing import Route
 from k3s_daas import attestation, join, logs, seal
 from k3s_daas.chain import CheckpointEvents, Event, Receipt
 from k3s_daas.registry import (
+    Binding,
     Deployment,
     Master,
     RegistryConfig,
@@ -55,6 +57,8 @@ from k3s_daas_master.request_rows import Scheduled
 from k3s_daas_master.state import State
 from k3s_daas_master.store import Store
 from k3s_daas_master.webhook import Webhook
+
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves test folders off the path
 
 PACKAGE = "0x" + "aa" * 32
 REGISTRY = "0x" + "bb" * 32
@@ -127,6 +131,8 @@ class FakeChain:
         #: Base58 of 32 bytes of 1.
         self.chain_id = "4vJ9JU1bJJE96FWSJKvHsmmFADCg4gpZQff4P3bkLKi"
         self.attestations: list[bytes] = []
+        # What other endpoints say of the master.
+        self.masters_elsewhere: list[Master | None] = []
         self.refuse_attestations: Callable[[], Exception | None] = lambda: None
         self._digests = 0
 
@@ -242,6 +248,10 @@ class FakeChain:
         )
         return Receipt("digest", self.log[-1].sequence, 1000, [], {})
 
+    async def masters(self) -> list[Master | None]:
+        self._reading()
+        return [self.master, *self.masters_elsewhere]
+
     async def register_master(self, document: bytes) -> Receipt:
         """Believes every document; that the contract doesn't is tested with the contract."""
         self.attestations.append(document)
@@ -250,11 +260,14 @@ class FakeChain:
         said = attestation.parse(document)
         assert said.user_data is not None
         assert said.public_key is not None
-        account = "0x" + said.user_data[-32:].hex()
+        # prefix, then 32 bytes each: chain, package, registry, account, CA, configuration
+        chain_id, _, _, account_, ca_hash, config = (said.user_data[18:][i * 32 :][:32] for i in range(6))
+        account = "0x" + account_.hex()
         if self.master is None or (self.master.account, self.master.public_key) != (account, said.public_key):
             epoch = 1 if self.master is None else self.master.epoch + 1
             self.appoint(account, epoch)
-        self.attest(said.public_key, said.pcr(0), said.pcr(3), said.timestamp_ms)
+        binding = Binding(chain_id, ca_hash, config)
+        self.attest(said.public_key, said.pcr(0), said.pcr(3), said.timestamp_ms, binding)
         return Receipt("attested", self.log[-1].sequence, 1000, [], {})
 
     def _reading(self) -> None:
@@ -356,7 +369,7 @@ class FakeChain:
         self.master = Master(epoch, account, "", "", b"", 0)
         self.emit("nautilus::MasterAppointedEvent", epoch=str(epoch), account=account)
 
-    def attest(self, public_key: bytes, pcr0: bytes, pcr3: bytes, at_ms: int) -> None:
+    def attest(self, public_key: bytes, pcr0: bytes, pcr3: bytes, at_ms: int, binding: Binding) -> None:
         """The live master's attestation, for a day."""
         assert self.master is not None
         self.master = replace(
@@ -366,6 +379,7 @@ class FakeChain:
             pcr3=pcr3,
             attested_at_ms=at_ms,
             attestation_expires_at_ms=at_ms + DAY_MS,
+            binding=binding,
         )
         self.emit(
             "nautilus::MasterAttestedEvent",
@@ -376,6 +390,7 @@ class FakeChain:
             pcr3=b64(pcr3),
             attested_at_ms=str(at_ms),
             expires_at_ms=str(at_ms + DAY_MS),
+            **{name: b64(value) for name, value in vars(binding).items()},
         )
 
     def slash(self, node_id: str) -> None:

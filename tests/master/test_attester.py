@@ -9,35 +9,18 @@ import re
 from typing import Any
 
 import pytest
+from attester_kit import Emulated, settle
 
 from k3s_daas.attestation import parse, simulation_root
 from k3s_daas.attestation.serving import LiveMaster, ServingRefused, check_serving, new_nonce
-from k3s_daas.attestation.statements import REGISTRATION_PREFIX, Serving, registration, split_serving
+from k3s_daas.attestation.statements import REGISTRATION_PREFIX, Statement, registration, split_serving
 from k3s_daas.chain import MoveAbort
+from k3s_daas.registry import Binding
 from k3s_daas_localnet import nsm_serve
-from k3s_daas_localnet.nsm import NsmEmulator
 from k3s_daas_master import nsm
-from k3s_daas_master.attester import PAUSE_S, RENEW_MS
+from k3s_daas_master.attester import RENEW_MS
 
-HOUR_MS = 3_600_000
 OTHER = "0x" + "ee" * 32
-
-
-class Emulated:
-    """The emulator behind the real client, by the test's clock; may be broken."""
-
-    def __init__(self, clock: Any) -> None:
-        self.clock = clock
-        self.emulator = NsmEmulator(clock.ms - HOUR_MS)
-        self.module = nsm_serve.Module(self.emulator, nsm_serve.DEFAULT_PCRS, clock.ms)
-        self.requests = 0
-        self.broken = False
-
-    def exchange(self, request: bytes) -> bytes:
-        self.requests += 1
-        if self.broken:
-            return b"\xa1\x65Error\x6dInternalError"
-        return self.module.answer(request, self.clock.ms)
 
 
 @pytest.fixture
@@ -62,19 +45,6 @@ async def restarted(bench: Any, **changes: Any) -> None:
     await bench.state.fleet.reconcile()  # which reads the CA
 
 
-async def settle(bench: Any) -> None:
-    """What the loops do: register, take the event in, announce, take that in."""
-    bench.chain.checkpoint()
-    await bench.catch_up()
-    await bench.state.attester.look()
-    await bench.catch_up()
-    bench.clock.advance(PAUSE_S)
-    bench.chain.checkpoint()
-    await bench.catch_up()
-    await bench.state.fleet.reconcile()
-    await bench.catch_up()
-
-
 async def ask(bench: Any, nonce: bytes) -> Any:
     return await bench.api.get("/api/v1/attestation", params={"nonce": nonce.hex()})
 
@@ -83,8 +53,13 @@ def live_master(bench: Any) -> LiveMaster:
     """As a client reads it off the chain."""
     master = bench.chain.master
     config = bench.config
-    statement = Serving(
-        bench.chain.chain_id, config.package_id, config.registry_id, master.account, master.ca_hash
+    statement = Statement(
+        bench.chain.chain_id,
+        config.package_id,
+        config.registry_id,
+        master.account,
+        master.ca_hash,
+        master.binding.config_hash,
     )
     return LiveMaster(
         "localnet",
@@ -109,7 +84,9 @@ async def test_nobody_joins_before_the_master_is_attested(nitro: Any, emulated: 
     assert nitro.kube.bootstrap_tokens() == []
     await settle(nitro)
     (document,) = map(parse, nitro.chain.attestations)
-    assert document.user_data == registration(nitro.config.registry_id, nitro.address)
+    assert document.user_data == registration(live_master(nitro).statement)
+    assert nitro.chain.master.binding.config_hash == nitro.config.cluster_hash
+    assert nitro.chain.master.binding.ca_hash == nitro.chain.master.ca_hash
     assert document.nonce is None
     assert document.pcr(3) == nsm_serve.DEFAULT_PCRS[3]
     assert (await nitro.api.get("/readyz")).status_code == 200
@@ -147,7 +124,7 @@ async def test_a_service_that_starts_anew_renews_with_its_key(nitro: Any) -> Non
     await settle(nitro)
     assert len(nitro.chain.attestations) == 1
     key.unlink()  # an enclave that starts anew has no state
-    await nitro.restart(tee_mode="nitro")
+    await restarted(nitro)
     assert nitro.state.attester.not_ready() is not None
     await settle(nitro)
     assert nitro.chain.master.public_key not in (b"", public)
@@ -197,7 +174,7 @@ async def test_a_mistake_of_ours_doesnt_end_the_service(nitro: Any) -> None:
 async def test_it_doesnt_take_over_again_by_itself(nitro: Any) -> None:
     await settle(nitro)
     nitro.chain.appoint(OTHER, nitro.chain.master.epoch + 1)
-    nitro.chain.attest(b"o" * 32, b"\1" * 48, b"\3" * 48, nitro.clock.ms)
+    nitro.chain.attest(b"o" * 32, b"\1" * 48, b"\3" * 48, nitro.clock.ms, Binding())
     await settle(nitro)
     assert len(nitro.chain.attestations) == 1
     token = nitro.chain.stake("worker-1")
@@ -240,12 +217,14 @@ async def test_a_client_checks_the_whole_of_it(nitro: Any, emulated: Emulated) -
 
 async def test_no_nonce_makes_a_registration(nitro: Any) -> None:
     """A caller that chooses the registration's prefix or whole statement as its nonce gets just a nonce."""
-    statement = registration(nitro.config.registry_id, nitro.address)
+    await settle(nitro)
+    statement = registration(live_master(nitro).statement)
+    registered = len(nitro.chain.attestations)
     for nonce in (REGISTRATION_PREFIX.ljust(32, b"\0"), statement[:64]):
         document = parse(base64.b64decode((await ask(nitro, nonce)).json()["document"]))
         assert document.nonce == nonce
         assert split_serving(document.user_data) is not None
-    assert nitro.chain.attestations == []
+    assert len(nitro.chain.attestations) == registered
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from k3s_daas.attestation import simulation_root
 from k3s_daas.attestation.serving import ServingRefused, check_serving, new_nonce
-from k3s_daas.attestation.statements import registration
+from k3s_daas.attestation.statements import Statement, chain_digest, registration
 from k3s_daas.chain import MoveAbort
-from k3s_daas.registry import AgreedRegistry, Registry
+from k3s_daas.registry import AgreedRegistry, Binding, Registry
 from k3s_daas.registry.attested import agree, live_master, read_basis
 from k3s_daas.registry.mastery import Image, plan_images
 from k3s_daas.registry.operation import carry_out
@@ -27,6 +27,7 @@ from k3s_daas_master.registration import ClusterCa
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 PCRS = nsm_serve.DEFAULT_PCRS
 IMAGE = Image(PCRS[0], PCRS[3])
+CONFIG = b"\x06" * 32
 
 
 class Subject:
@@ -37,6 +38,7 @@ class Subject:
         self.index = TokenIndex()
         clock = _NetClock(net)
         self.view = ChainView(clock)
+        self.ca = ClusterCa(b"", b"c" * 32)
         module = nsm_serve.Module(emulator, PCRS, net.clock.now_ms())
         self.attester = Attester(
             module=nsm.SecurityModule(lambda request: module.answer(request, net.clock.now_ms())),
@@ -47,7 +49,8 @@ class Subject:
             chain_id=registry.chain.chain_id,
             deployment=registry.deployment,
             address=registry.chain.require_address(),
-            ca=ClusterCa(b"", b"c" * 32),
+            config_hash=CONFIG,
+            ca=self.ca,
             key_file=folder / "attestation.key",
             clock=clock,
         )
@@ -102,6 +105,18 @@ async def test_from_the_list_of_images_to_a_renewal(
     assert renewed is not None
     assert (renewed.epoch, renewed.endpoint) == (master.epoch, "https://m:8443")
     assert renewed.attestation_expires_at_ms > master.attestation_expires_at_ms
+    # What it was told, and its CA, are in the record; a new CA is attested before it is announced.
+    assert renewed.binding == Binding(chain_digest(operator.chain.chain_id), b"c" * 32, CONFIG)
+    one.ca.hash = b"d" * 32
+    live_net.clock.advance(20_000)
+    with pytest.raises(MoveAbort, match="EOtherCa"):
+        await one.registry.announce_master("https://m:8443", "https://m:6443", one.ca.hash)
+    await one.look()
+    with pytest.raises(ServingRefused) as caught:
+        await check_as_a_client(operator, one, nitro)
+    assert caught.value.code == "ca_mismatch"
+    await one.registry.announce_master("https://m:8443", "https://m:6443", one.ca.hash)
+    await check_as_a_client(operator, one, nitro)
     # Another enclave takes over; the first stays what it was: replaced.
     (tmp_path / "two").mkdir()
     other = nitro.restarted(live_net.clock.now_ms() - 10_000)
@@ -134,7 +149,10 @@ async def test_a_network_without_the_emulators_root_takes_none(new_registry: Any
     """By construction: the document can't even be loaded."""
     operator: Registry = await new_registry(require_attestation=True)
     now_ms = live_net.clock.now_ms()
-    statement = registration(operator.deployment.registry_id, operator.chain.require_address())
+    ours, account = operator.deployment, operator.chain.require_address()
+    statement = registration(
+        Statement(operator.chain.chain_id, ours.types_id, ours.registry_id, account, bytes(32), bytes(32))
+    )
     stranger = NsmEmulator(now_ms - 10_000)
     document = stranger.document(now_ms, pcrs=PCRS, public_key=b"k" * 32, user_data=statement)
     with pytest.raises(MoveAbort, match="load_nitro_attestation"):

@@ -11,6 +11,7 @@ import pytest
 from k3s_daas_master.__main__ import EXIT_CONFIG, main
 from k3s_daas_master.config import ConfigError, load
 
+BUCKET = "https://fleet-snapshots.s3.eu-central-1.amazonaws.com/sealed/one"
 KMS_KEY = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 GOOD: dict[str, Any] = {
     "network": "localnet",
@@ -48,12 +49,14 @@ def test_a_good_one_loads(tmp_path: Path) -> None:
     "changes",
     [
         {"snapshot_key_file": "/k"},
-        {"snapshot_kms_key": KMS_KEY, "tee_mode": "nitro"},
         {"snapshot_kms_key": KMS_KEY, "nsm_socket": "/run/nsm.sock"},
+        {"snapshot_dir": None, "snapshot_url": BUCKET, "snapshot_key_file": "/k"},
+        {"snapshot_dir": None, "snapshot_url": BUCKET, "snapshot_kms_key": KMS_KEY, "tee_mode": "nitro"},
     ],
 )
 def test_state_is_sealed_with_one_key(tmp_path: Path, changes: dict[str, Any]) -> None:
-    config = load(write(tmp_path, snapshot_dir="/s", chain_id="c", **changes))
+    config = load(write(tmp_path, **({"snapshot_dir": "/s", "chain_id": "c"} | changes)))
+    assert config.seals
     assert (config.snapshot_interval_s, config.snapshot_keep) == (300, 5)
 
 
@@ -85,8 +88,24 @@ def test_state_is_sealed_with_one_key(tmp_path: Path, changes: dict[str, Any]) -
         ({"network": "mainnet", "endpoints": ["https://a:443"]}, "(whole)", "refused on mainnet"),
         ({"network": "testnet"}, "(whole)", "plaintext"),
         ({"tee_mode": "nitro", "nsm_socket": "/run/nsm.sock"}, "(whole)", "found it with nitro on localnet"),
-        ({"snapshot_dir": "/s", "chain_id": "c"}, "(whole)", "found snapshot_dir /s and no key"),
+        ({"snapshot_dir": "/s", "chain_id": "c"}, "(whole)", "found /s for snapshots and no key"),
         ({"snapshot_key_file": "/k", "chain_id": "c"}, "(whole)", "or none of them"),
+        (
+            {"snapshot_dir": "/s", "snapshot_url": BUCKET, "snapshot_key_file": "/k", "chain_id": "c"},
+            "(whole)",
+            "wanted one place",
+        ),
+        (
+            {"snapshot_dir": "/s", "snapshot_kms_key": KMS_KEY, "tee_mode": "nitro", "chain_id": "c"},
+            "(whole)",
+            "an enclave has no disk",
+        ),
+        ({"snapshot_url": BUCKET, "snapshot_key_file": "/k", "chain_id": None}, "(whole)", "wants chain_id"),
+        ({"snapshot_url": "http://b.s3.eu-central-1.amazonaws.com/s"}, "snapshot_url", "https://BUCKET.s3"),
+        ({"snapshot_url": "https://b.s3.eu-central-1.amazonaws.com.evil.example/s"}, "snapshot_url", "https"),
+        ({"snapshot_url": "https://a.b.s3.eu-central-1.amazonaws.com/s"}, "snapshot_url", "without dots"),
+        ({"snapshot_url": "https://bucket.s3.eu-central-1.amazonaws.com/"}, "snapshot_url", "FOLDER"),
+        ({"snapshot_url": "https://bucket.s3.eu-central-1.amazonaws.com/a/../b"}, "snapshot_url", "FOLDER"),
         ({"snapshot_kms_key": "alias/x"}, "snapshot_kms_key", "arn:aws:kms:REGION"),
         (
             {"snapshot_dir": "/s", "chain_id": "c", "snapshot_kms_key": KMS_KEY},

@@ -270,6 +270,9 @@ async def test_an_attestation_event_is_taken_in_for_its_epoch_alone(bench: Any) 
         "pcr3": "",
         "attested_at_ms": "1",
         "expires_at_ms": str(bench.clock.ms + DAY_MS),
+        "chain_id": "",
+        "ca_hash": "",
+        "config_hash": "",
     }
     bench.chain.emit("nautilus::MasterAttestedEvent", epoch="7", **event)
     await bench.catch_up()

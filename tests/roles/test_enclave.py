@@ -21,8 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from playbook_kit import ansible_playbook
 
-from k3s_daas.attestation.statements import Serving, registration, serving
+from k3s_daas.attestation.statements import Statement, registration, serving
 from k3s_daas.chain import Key, SuiClient
+from k3s_daas.enclave.cluster import parse
+from k3s_daas.enclave.configure import told_hash
 from k3s_daas.registry import Registry
 from k3s_daas.registry.mastery import Image, plan_images
 from k3s_daas.registry.operation import carry_out
@@ -91,16 +93,29 @@ async def test_it_gets_gas_for_the_account_that_it_proves(
         _, now_ms = await chain.latest_checkpoint()
         machine = nitro.restarted(now_ms - 10_000)
         ours = registry.deployment
-        said_of_itself = serving(
-            Serving(chain.chain_id, ours.types_id, ours.registry_id, enclave.address, b"c" * 32)
+        told = {
+            "network": "localnet",
+            "endpoints": [live_net.url],
+            "chain_id": chain.chain_id,
+            "package_id": ours.package_id,
+            "registry_id": ours.registry_id,
+            "address": "10.0.0.10",
+        }
+        statement = Statement(
+            chain.chain_id,
+            ours.types_id,
+            ours.registry_id,
+            enclave.address,
+            b"c" * 32,
+            told_hash(parse(json.dumps(told).encode())),
         )
 
         def document(nonce: bytes) -> bytes:
             return machine.document(
-                now_ms, pcrs=PCRS, public_key=bytes(32), user_data=said_of_itself, nonce=nonce
+                now_ms, pcrs=PCRS, public_key=bytes(32), user_data=serving(statement), nonce=nonce
             )
 
-        async def provide(endpoint: str, pcr0: bytes = PCRS[0]) -> tuple[int, str]:
+        async def provide(endpoint: str, pcr0: bytes = PCRS[0], **other: str) -> tuple[int, str]:
             ids = {"package_id": ours.package_id, "registry_id": ours.registry_id}
             ids |= {"original_package_id": "", "network": "localnet", "endpoints": [live_net.url]}
             ids |= {"chain_id": "", "key_file": str(tmp_path / "operator.key")}
@@ -114,6 +129,7 @@ async def test_it_gets_gas_for_the_account_that_it_proves(
                 contracts_deployment=ids,
                 contracts_enclave_endpoint=endpoint,
                 contracts_wanted_pcr0=pcr0.hex().upper(),
+                contracts_enclave_cluster=told | other,
                 contracts_simulation_root_file=str(tmp_path / "root.pem"),
                 contracts_attested_timeout_s=0,
             )
@@ -121,6 +137,9 @@ async def test_it_gets_gas_for_the_account_that_it_proves(
         with answering(tmp_path, document) as endpoint:
             code, said = await provide(endpoint, b"\xab" * 48)
             assert (code != 0, "has proved no account" in said) == (True, True), said
+            # Its parent told it something else.
+            code, said = await provide(endpoint, address="10.0.0.11")
+            assert (code != 0, "found the config " in said) == (True, True), said
             assert await chain.balance(enclave.address) == 0
 
             code, said = await provide(endpoint)
@@ -133,8 +152,9 @@ async def test_it_gets_gas_for_the_account_that_it_proves(
 
         _, operation = await plan_images(registry, frozenset({Image(PCRS[0], PCRS[3])}))
         await carry_out(chain, operation)
-        statement = registration(ours.registry_id, enclave.address)
-        proof = machine.document(now_ms, pcrs=PCRS, public_key=bytes(range(32)), user_data=statement)
+        proof = machine.document(
+            now_ms, pcrs=PCRS, public_key=bytes(range(32)), user_data=registration(statement)
+        )
         await Registry(inside, ours).register_master(proof)
         # Nobody answers there any more: of one that has registered the chain's word is enough.
         code, said = await provide(endpoint)

@@ -97,6 +97,47 @@ def test_every_unit_that_is_started_is_there(files: dict[str, dict[str, Any]]) -
     assert [name for name in names if f"/etc/systemd/system/{name}" not in files] == []
 
 
+def test_sealed_state_is_restored_before_k3s_starts(tmp_path: Path) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"ansible.builtin.include_role": {"name": "enclave_image", "tasks_from": "files"}},
+        {
+            "ansible.builtin.copy": {
+                "content": "{{ enclave_image_files | to_json }}",
+                "dest": f"{tmp_path}/out",
+            }
+        },
+    ]
+    url = "https://fleet-snapshots.s3.eu-central-1.amazonaws.com/sealed"
+    key = "arn:aws:kms:eu-central-1:111122223333:key/1234"
+    code, output = play(tmp_path, tasks, master_snapshot_url=url, master_snapshot_kms_key=key)
+    assert code == 0, output
+    found = {file["path"]: file for file in json.loads((tmp_path / "out").read_text())}
+    units = "/etc/systemd/system"
+    restore = "k3s-daas-master-restore.service"
+    assert found[f"{units}/k3s.service.requires/{restore}"]["target"] == f"../{restore}"
+    assert "Before=k3s.service" in found[f"{units}/{restore}"]["content"]
+    assert "After=k3s-daas-enclave.service" in found[f"{units}/{restore}.d/enclave.conf"]["content"]
+    assert f"{units}/multi-user.target.wants/k3s-daas-master-snapshot.path" in found
+    assert "/var/lib/k3s-daas" in found  # the unit that makes snapshots may write there, so it has to be
+    policy = json.loads(found["/usr/lib/k3s-daas/master.json"]["content"])
+    assert (policy["snapshot_url"], policy["snapshot_kms_key"]) == (url, key)
+    assert policy["snapshot_dir"] is policy["snapshot_key_file"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"master_snapshot_url": "https://b-1.s3.eu-central-1.amazonaws.com/s"}, "master_snapshot_kms_key"),
+        ({"master_snapshot_dir": "/srv", "master_snapshot_kms_key": "arn:aws:kms:r:1:key/1"}, "has no disk"),
+    ],
+)
+def test_an_image_whose_state_could_not_be_sealed_is_refused(
+    tmp_path: Path, changes: dict[str, str], found: str
+) -> None:
+    code, output = play(tmp_path, PREFLIGHT, **changes)
+    assert (code != 0, found in output) == (True, True), output
+
+
 def test_no_file_that_could_hold_a_secret_is_open_to_others(files: dict[str, dict[str, Any]]) -> None:
     for path in ("/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/token-review.kubeconfig"):
         assert files[path]["mode"] == "0600"

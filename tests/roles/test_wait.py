@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playbook_kit import ansible_playbook
 
-from k3s_daas.attestation.statements import registration
+from k3s_daas.attestation.statements import Statement, registration
 from k3s_daas.registry import Registry, StakeRequest, WorkerStatus
 from k3s_daas.registry.mastery import Image, plan_images
 from k3s_daas.registry.operation import carry_out
@@ -52,7 +52,10 @@ async def test_the_master_is_there_when_the_chain_says_so(
     now_ms = live_net.clock.now_ms()
     emulator = nitro.restarted(now_ms - 10_000)
     account = registry.chain.require_address()
-    statement = registration(registry.deployment.registry_id, account)
+    ours = registry.deployment
+    statement = registration(
+        Statement(registry.chain.chain_id, ours.types_id, ours.registry_id, account, b"c" * 32, bytes(32))
+    )
     key = bytes(range(32))
     document = emulator.document(now_ms, pcrs=PCRS, public_key=key, user_data=statement)
     await registry.register_master(document)

@@ -19,10 +19,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from k3s_daas import attest_command
 from k3s_daas.attest import InvalidRoot, trusted_root
-from k3s_daas.attestation.statements import Serving, registration, serving
+from k3s_daas.attestation.statements import Statement, chain_digest, registration, serving
 from k3s_daas.chain.errors import ChainUnreachable
 from k3s_daas.cli import main as k3s_daas
+from k3s_daas.enclave.cluster import parse
+from k3s_daas.enclave.configure import told_hash
 from k3s_daas.kubeconfig_command import Refused, trusted_server
+from k3s_daas.registry import Binding
 from k3s_daas.registry.mastery import Image
 from k3s_daas_localnet.nsm import NsmEmulator
 from k3s_daas_watcher.errors import Exit, Refusal
@@ -34,6 +37,8 @@ PCRS = {i: bytes([0x10 + i]) * 48 for i in range(4)}
 IMAGE = Image(PCRS[0], PCRS[3])
 KEY = b"k" * 32
 PACKAGE, REGISTRY, ACCOUNT = "0x" + "1" * 64, "0x" + "2" * 64, "0x" + "c" * 64
+CONFIG = b"\x06" * 32
+ELSEWHERE = Statement(base58.b58encode(bytes(32)).decode(), PACKAGE, REGISTRY, ACCOUNT, bytes(32), CONFIG)
 
 
 @pytest.fixture(autouse=True)
@@ -58,13 +63,14 @@ def attested(chain):
         pcr3=IMAGE.pcr3,
         attested_at_ms=NOW_MS,
         attestation_expires_at_ms=NOW_MS + HOUR,
+        binding=Binding(chain_digest(chain.chain_id), chain.sighting.master.ca_hash, CONFIG),
     )
     return chain
 
 
 @pytest.fixture
-def statement(attested, master) -> Serving:
-    return Serving(attested.chain_id, PACKAGE, REGISTRY, ACCOUNT, master.ca.hash)
+def statement(attested, master) -> Statement:
+    return Statement(attested.chain_id, PACKAGE, REGISTRY, ACCOUNT, master.ca.hash, CONFIG)
 
 
 @pytest.fixture
@@ -151,7 +157,7 @@ async def test_an_old_answer_played_again(go, master, document):
         ({"pcrs": PCRS | {3: b"\x99" * 48}}, "pcr3_mismatch"),
         ({"public_key": b"K" * 32}, "key_mismatch"),
         ({"public_key": None}, "key_mismatch"),
-        ({"user_data": registration(REGISTRY, ACCOUNT)}, "purpose_mismatch"),
+        ({"user_data": registration(ELSEWHERE)}, "purpose_mismatch"),
         ({"user_data": None}, "purpose_mismatch"),
         ({"nonce": None}, "nonce_mismatch"),
         ({"now_ms": NOW_MS - 6 * 60_000}, "document_not_fresh"),
@@ -176,6 +182,7 @@ async def test_a_document_with_one_lie(go, master, document, changed, code):
         ("registry_id", "0x" + "f" * 64, "registry_mismatch"),
         ("account", "0x" + "f" * 64, "account_mismatch"),
         ("ca_hash", b"\xff" * 32, "ca_mismatch"),
+        ("config_hash", b"\xff" * 32, "config_mismatch"),
     ],
 )
 async def test_the_master_of_something_else(go, master, document, statement, field, value, code):
@@ -433,6 +440,44 @@ async def test_attest_leaves_the_file_alone_when_something_doesnt_hold(attest, m
     assert (await attest())[0] == 10
 
 
+async def test_attest_holds_the_configuration_against_the_parents_file(
+    attest, master, attested, statement, document, tmp_path
+):
+    told = {
+        "network": "localnet",
+        "endpoints": ["http://127.0.0.1:1"],
+        "chain_id": attested.chain_id,
+        "package_id": PACKAGE,
+        "registry_id": REGISTRY,
+        "address": "10.0.0.11",
+    }
+    file = tmp_path / "cluster.json"
+    file.write_text(json.dumps(told))
+    code, _, err = await attest(f"--cluster={file}")
+    assert (code, "config_mismatch" in err, attest.ca.exists()) == (19, True, False)
+    # The one that the master's record has.
+    binding = attested.sighting.master.binding
+    wanted = told_hash(parse(file.read_bytes()))
+    attested.set_master(binding=dataclasses.replace(binding, config_hash=wanted))
+    found, _, err = await attest(f"--cluster={file}")
+    assert (found, "config_mismatch" in err) == (19, True), "its document says another than its record"
+    said = serving(dataclasses.replace(statement, config_hash=wanted))
+    master.on_attest = lambda nonce: answer(document(nonce, user_data=said))
+    code, out, err = await attest(f"--cluster={file}")
+    assert (code, f"config hash: {wanted.hex()}" in out) == (0, True), err
+    for wrong in ("{}", "no JSON"):
+        file.write_text(wrong)
+        assert (await attest(f"--cluster={file}"))[0] == 78
+    assert (await attest(f"--cluster={tmp_path / 'none'}"))[0] == 78
+
+
+async def test_attest_refuses_a_master_that_follows_a_fork(attest, attested):
+    binding = attested.sighting.master.binding
+    attested.set_master(binding=dataclasses.replace(binding, chain_id=bytes(32)))
+    code, _, err = await attest()
+    assert (code, "chain_mismatch" in err, attest.ca.exists()) == (19, True, False)
+
+
 async def test_attest_trusts_aws_alone_unless_told_otherwise(attest):
     code, _, err = await attest(root=False)
     assert code == 19
@@ -459,7 +504,8 @@ async def test_attest_and_a_place_that_cant_be_written(attest, tmp_path):
 
 async def test_attest_notices_a_new_ca(attest, master, attested, document):
     def replaced(nonce: str) -> Response:
-        attested.set_master(ca_hash=b"\x07" * 32)
+        binding = dataclasses.replace(attested.sighting.master.binding, ca_hash=b"\x07" * 32)
+        attested.set_master(ca_hash=b"\x07" * 32, binding=binding)
         return answer(document(nonce))
 
     master.on_attest = replaced

@@ -64,14 +64,15 @@ def emulate(fleet: Fleet, folder: Path, name: str, pcr0: str) -> dict[str, Any]:
 def up(fleet: Fleet, folder: Path, address: str, image: Path, cluster: dict[str, Any]) -> dict[str, Any]:
     """Start the image as the fleet's master with the cluster's configuration; one that runs is left alone.
 
-    Returns what the emulator says: its PCRs are the image's. Raises StageError and HostsError.
+    Returns what the emulator says: its PCRs are the image's; and whether it was `started`. Raises StageError
+    and HostsError.
     """
     master = fleet.host(_NAME, address)
     paths = FleetPaths(folder).of(_NAME)
     record = json.loads((image / "image.json").read_text())
     ready = folder / "nsm.json"
     if host.is_well(master, paths) and ready.exists():
-        return dict(json.loads(ready.read_text()))
+        return dict(json.loads(ready.read_text())) | {"started": False}
     cgroups.destroy(master.cgroup)
     host.remove(paths.folder)
     parent = folder / "parent"
@@ -84,7 +85,7 @@ def up(fleet: Fleet, folder: Path, address: str, image: Path, cluster: dict[str,
     _start(master, paths, tree, parent)
     entry = host.Record(_NAME, address, tree.name, kubernetes=False, host_key="")
     write(paths.record, json.dumps(asdict(entry)), 0o600)
-    return said
+    return said | {"started": True}
 
 
 def _emulate(fleet: Fleet, folder: Path, parent: Path, pcrs: dict[str, str]) -> dict[str, Any]:
@@ -158,10 +159,13 @@ def _start(master: Host, paths: host.Paths, tree: Path, parent: Path) -> subproc
     return launch(command, cgroups.create(master.cgroup), paths.console)
 
 
-def inside(fleet: Fleet, address: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the enclave as only this machine's root can: no real parent could."""
+def entering(fleet: Fleet, address: str) -> list[str]:
+    """What a command begins with to run in the enclave, as only this machine's root can; no parent could.
+
+    Raises StageError.
+    """
     group = fleet.host(_NAME, address).cgroup
     for pid in sorted(cgroups.processes(group)):
         if Path(f"/proc/{pid}/comm").read_text().strip() == "systemd":
-            return run("nsenter", f"--target={pid}", "--all", "--", *command, check=False)
+            return ["nsenter", f"--target={pid}", "--all", "--"]
     raise StageError(f"found no systemd in {group}; wanted an enclave that runs")

@@ -124,6 +124,7 @@ class Stage:
             "subnet": str(self.subnet),
             "hosts": self.addresses,
             "added": added,
+            "enclave": self.enclave,
             "ssh_config": str(self.folder / "ssh_config"),
             "rpc": net.rpc,
             "faucet": net.faucet,

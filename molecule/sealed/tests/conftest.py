@@ -1,11 +1,13 @@
 """The master is killed at random moments and loses all it has, while somebody writes into the cluster.
 
 Each time it starts as an enclave does: with what its image has, and no state. What was written and
-acknowledged before, and isn't there after, was lost: its age at the kill is the loss.
+acknowledged before, and isn't there after, was lost: its age at the kill is the loss. At last another master
+goes on from its state, as one that was restored elsewhere.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
@@ -20,7 +22,9 @@ from lightkube import Client
 from lightkube.resources.core_v1 import ConfigMap
 from testinfra.host import Host
 
-from k3s_daas.registry import Deployment
+from k3s_daas.chain import Key, MoveAbort, SuiClient
+from k3s_daas.registry import AgreedRegistry, Deployment
+from k3s_daas.registry.snapshots import Anchors
 from restored import AGENT, OnChain, Writer, ask_chain, is_ready
 
 WORKER = "worker-1"
@@ -64,6 +68,12 @@ class Story:
     k3s_then: str
     # Told to stop, not killed.
     stopped: Round
+    # Another has overtaken it: why it ended, after how long, whether its API server answers, and what a start
+    # says.
+    overtaken: str
+    ended_s: float
+    answers_then: bool
+    started_then: str
     server_token: str
     stored: list[str]
     secrets_found: str
@@ -77,6 +87,7 @@ def story(
     nodes: Callable[[], dict[str, dict[str, Any]]],
     kubernetes: Callable[[], Client],
     deployment: Deployment,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Story:
     master, on_chain = hosts["master"], ask_chain(stage, deployment)
     seed = random.randrange(10**6)  # noqa: S311  moments, no secrets
@@ -152,6 +163,38 @@ def story(
             time.sleep(0.5)
         raise AssertionError(f"after 60 s {WORKER} isn't Ready: {json.dumps(nodes())[:2000]}")
 
+    def overtake() -> None:
+        """Anchor the next snapshot, as one that was restored from the same snapshot does, with its wallet."""
+        file = tmp_path_factory.mktemp("other") / "sui.key"
+        file.write_text(master.check_output("cat /var/lib/k3s-daas-master/sui.key"))
+        file.chmod(0o600)
+        key = Key.load(file)
+        file.unlink()
+
+        async def anchor() -> None:
+            rpc, chain_id = stage["rpc"], stage["chain_id"]
+            async with await SuiClient.connect([rpc], "localnet", key, chain_id=chain_id) as chain:
+                anchors = Anchors(AgreedRegistry(chain, deployment))
+                newest = await anchors.newest()
+                assert newest is not None
+                await anchors.anchor(newest.counter + 1, newest.hash, b"o" * 32)
+
+        # The master itself may be faster.
+        for _ in range(3):
+            with contextlib.suppress(MoveAbort):
+                asyncio.run(anchor())
+                return
+        raise AssertionError("the master anchored each time before the other")
+
+    def ended() -> float:
+        """Seconds until k3s has ended."""
+        began = time.time()
+        while time.time() - began < INTERVAL_S + 30:
+            if master.run("systemctl is-active k3s").stdout.strip() == "inactive":
+                return time.time() - began
+            time.sleep(0.2)
+        raise AssertionError(master.run("journalctl -u k3s-daas-master* -u k3s -n 60").stdout)
+
     before = hosts[WORKER].check_output(AGENT), ready_node(), on_chain()
     token = master.check_output("cat /var/lib/rancher/k3s/server/token").strip()
     kill = f"systemctl kill --signal=KILL {UNITS}"
@@ -172,13 +215,28 @@ def story(
     with writer.writing():
         time.sleep(1)
     stopped = after(*end("systemctl stop k3s-daas-master", told=True))
+    stored = master.check_output(f"ls {STORE}").split()
+    overtake()
+    ended_s = ended()
+    say(f"overtaken: k3s ended after {ended_s:.1f} s")
+    try:
+        httpx.get(f"https://{stage['hosts']['master']}:6443/readyz", verify=False, timeout=3)  # noqa: S501
+        answers_then = True
+    except httpx.HTTPError:
+        answers_then = False
+    master.run("systemctl start k3s")
     return Story(
         *before,
         rounds,
         rolled_back,
         k3s_then,
         stopped,
+        master.check_output("cat /var/lib/k3s-daas-master/overtaken"),
+        ended_s,
+        answers_then,
+        master.run("systemctl is-active k3s").stdout
+        + master.run("journalctl -u k3s-daas-master-restore -n 5 -o cat").stdout,
         token,
-        master.check_output(f"ls {STORE}").split(),
+        stored,
         master.run(f"grep -l --fixed-strings '{token.rpartition(':')[2]}' -r {STORE}").stdout,
     )

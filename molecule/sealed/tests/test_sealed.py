@@ -50,6 +50,18 @@ def test_an_older_snapshot_is_refused_and_k3s_does_not_start(story: Story) -> No
     assert story.k3s_then == "inactive"
 
 
+def test_a_master_that_another_has_overtaken_serves_nobody_any_more(story: Story) -> None:
+    assert "another master goes on from here" in story.overtaken
+    assert not story.answers_then
+    # Its next snapshot is begun within the interval; then k3s has to stop.
+    assert story.ended_s < INTERVAL_S + 10
+
+
+def test_on_an_overtaken_state_k3s_does_not_start_again(story: Story) -> None:
+    assert story.started_then.startswith("inactive")
+    assert "another master goes on from here; wanted a state that nobody has overtaken" in story.started_then
+
+
 def test_the_parents_disk_has_no_token_in_clear(story: Story) -> None:
     assert story.server_token.count(":") >= 1
     assert story.secrets_found == ""

@@ -36,6 +36,8 @@ const EInvalidCaHash: vector<u8> = b"The CA hash is a SHA-256: 32 bytes";
 #[error]
 const EInvalidPublicKey: vector<u8> = b"The master's public key is an Ed25519 key: 32 bytes";
 #[error]
+const EOtherCa: vector<u8> = b"An attested master announces the CA that its attestation names, and no other";
+#[error]
 const EKeyIsAttested: vector<u8> = b"An attested master's public key is the attestation's and can't be set";
 
 // === Constants ===
@@ -179,7 +181,7 @@ public fun revoke_owner_seal_token(registry: &mut Registry, ctx: &TxContext) {
 /// Tells the fleet where the live master is reached and which CA its API server has.
 ///
 /// `endpoint` (the master's service) and `api_server` are `https://host:port`; `ca_hash` is the 32-byte
-/// SHA-256 that k3s puts into its full token format.
+/// SHA-256 that k3s puts into its full token format, the attestation's where there is one.
 public fun announce_master(
     registry: &mut Registry,
     cap: &MasterCap,
@@ -194,6 +196,7 @@ public fun announce_master(
     assert!(ca_hash.length() == HASH_BYTES, EInvalidCaHash);
     let id = object::id(registry);
     let master = registry.master_mut();
+    assert!(!master.is_attested() || ca_hash == master.binding().attested_ca_hash(), EOtherCa);
     master.announce(endpoint, api_server, ca_hash, clock.timestamp_ms());
     event::emit(MasterAnnouncedEvent {
         registry: id,

@@ -5,7 +5,8 @@ module k3s_daas::master;
 use std::string::String;
 
 /// `endpoint`, `api_server` and `ca_hash` are empty until the master announces itself; a master without
-/// attestation has empty PCRs, zeros as attestation times, and the public key that it announced, if any.
+/// attestation has empty PCRs and an empty binding, zeros as attestation times, and the public key that it
+/// announced, if any.
 public struct Master has copy, drop, store {
     epoch: u64,
     account: address,
@@ -23,6 +24,17 @@ public struct Master has copy, drop, store {
     attested_at_ms: u64,
     /// From then on the MasterCap is void, until a newer attestation is registered.
     attestation_expires_at_ms: u64,
+    binding: Binding,
+}
+
+/// What the attestation says beside who the master is, 32 bytes each.
+public struct Binding has copy, drop, store {
+    /// Digest of the first checkpoint of the chain that the master follows.
+    chain_id: vector<u8>,
+    /// The CA that it has; the only one that it can announce.
+    ca_hash: vector<u8>,
+    /// SHA-256 of the configuration that it was given, which no PCR measures.
+    config_hash: vector<u8>,
 }
 
 public(package) fun new(epoch: u64, account: address): Master {
@@ -38,7 +50,12 @@ public(package) fun new(epoch: u64, account: address): Master {
         pcr3: vector[],
         attested_at_ms: 0,
         attestation_expires_at_ms: 0,
+        binding: bind(vector[], vector[], vector[]),
     }
+}
+
+public(package) fun bind(chain_id: vector<u8>, ca_hash: vector<u8>, config_hash: vector<u8>): Binding {
+    Binding { chain_id, ca_hash, config_hash }
 }
 
 public fun epoch(master: &Master): u64 { master.epoch }
@@ -61,6 +78,14 @@ public fun attested_at_ms(master: &Master): u64 { master.attested_at_ms }
 
 /// 0 for a master without attestation.
 public fun attestation_expires_at_ms(master: &Master): u64 { master.attestation_expires_at_ms }
+
+public fun binding(master: &Master): Binding { master.binding }
+
+public fun chain_id(binding: &Binding): vector<u8> { binding.chain_id }
+
+public fun attested_ca_hash(binding: &Binding): vector<u8> { binding.ca_hash }
+
+public fun config_hash(binding: &Binding): vector<u8> { binding.config_hash }
 
 public fun is_attested(master: &Master): bool { master.attestation_expires_at_ms > 0 }
 
@@ -93,10 +118,12 @@ public(package) fun attest(
     public_key: vector<u8>,
     attested_at_ms: u64,
     expires_at_ms: u64,
+    binding: Binding,
 ) {
     master.pcr0 = pcr0;
     master.pcr3 = pcr3;
     master.public_key = public_key;
     master.attested_at_ms = attested_at_ms;
     master.attestation_expires_at_ms = expires_at_ms;
+    master.binding = binding;
 }

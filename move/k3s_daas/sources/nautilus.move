@@ -5,13 +5,20 @@
 /// operator listed. Where the registry requires attestation, only the second way is open. There is one live
 /// master; every new one starts an epoch, and the MasterCaps of earlier epochs are void.
 ///
-/// The attestation document binds the master's account: its `user_data` is `k3s-daas-master-v1`, the registry's
-/// id (32 bytes) and the account (32 bytes), one after the other. So it does not matter who sends it in. Its
-/// PCR3, the parent instance's IAM role, is on the list with PCR0: an image alone is no secret, and anybody
+/// The attestation document binds the master's account, so it does not matter who sends it in. Its `user_data`
+/// is `k3s-daas-master-v1`, then 32 bytes each: the network's chain id, the package's first id, the registry's
+/// id, the account, the CA's hash, and the hash of the configuration that the enclave was given at its start.
+/// Package and registry are checked here. A contract can't know its chain's id, nor what an enclave was to be
+/// given: both are kept in the master's record, for clients to hold against what they know. The CA is the only
+/// one that this master can announce.
+///
+/// Its PCR3, the parent instance's IAM role, is on the list with PCR0: an image alone is no secret, and anybody
 /// could run it on a host of theirs.
 module k3s_daas::nautilus;
 
+use k3s_daas::master::{Self, Binding};
 use k3s_daas::worker_registry::{AdminCap, OperatorCap, Registry};
+use std::type_name;
 use sui::address;
 use sui::clock::Clock;
 use sui::dynamic_field as field;
@@ -46,14 +53,16 @@ const EPublicKeyUsed: vector<u8> =
     b"This public key was attested before: only the live master renews its own, with a newer attestation";
 #[error]
 const EUnexpectedUserData: vector<u8> =
-    b"The attestation's user_data must be k3s-daas-master-v1, this registry's id and the master's account";
+    b"The attestation's user_data must be k3s-daas-master-v1, then chain, this package, this registry, account, CA and configuration";
 
 // === Constants ===
 
 const USER_DATA_PREFIX: vector<u8> = b"k3s-daas-master-v1";
 const PCR_BYTES: u64 = 48;
 const KEY_BYTES: u64 = 32;
-const ADDRESS_BYTES: u64 = 32;
+/// Of each part of `user_data` after the prefix.
+const PART_BYTES: u64 = 32;
+const PARTS: u64 = 6;
 const MAX_IMAGES: u64 = 32;
 /// 5 minutes and 1 minute in ms: how old a document may be, and how far its clock may run ahead.
 const MAX_AGE_MS: u64 = 300_000;
@@ -87,6 +96,9 @@ public struct MasterAttestedEvent has copy, drop {
     pcr3: vector<u8>,
     attested_at_ms: u64,
     expires_at_ms: u64,
+    chain_id: vector<u8>,
+    ca_hash: vector<u8>,
+    config_hash: vector<u8>,
 }
 
 /// The master of this epoch is none any more, and there is no other yet.
@@ -206,7 +218,7 @@ public(package) fun admit_master(
         EAttestationNotFresh,
     );
     assert!(public_key.length() == KEY_BYTES, EInvalidPublicKey);
-    let account = account_in(object::id(registry), &user_data);
+    let (account, binding) = read(object::id(registry), &user_data);
 
     let expires_at_ms = timestamp_ms.min(now_ms) + ATTESTATION_LIFETIME_MS;
     if (registry.live_key_is(account, &public_key)) {
@@ -220,7 +232,7 @@ public(package) fun admit_master(
     };
     let id = object::id(registry);
     let master = registry.master_mut();
-    master.attest(pcr0, pcr3, public_key, timestamp_ms, expires_at_ms);
+    master.attest(pcr0, pcr3, public_key, timestamp_ms, expires_at_ms, binding);
     event::emit(MasterAttestedEvent {
         registry: id,
         epoch: master.epoch(),
@@ -230,6 +242,9 @@ public(package) fun admit_master(
         pcr3,
         attested_at_ms: timestamp_ms,
         expires_at_ms,
+        chain_id: binding.chain_id(),
+        ca_hash: binding.attested_ca_hash(),
+        config_hash: binding.config_hash(),
     });
 }
 
@@ -271,23 +286,32 @@ fun void_master(registry: &mut Registry) {
     });
 }
 
-/// The account that `user_data` names for the registry of this id.
-fun account_in(registry: ID, user_data: &vector<u8>): address {
-    let mut expected = USER_DATA_PREFIX;
-    expected.append(registry.to_bytes());
-    let bound = expected.length();
-    assert!(user_data.length() == bound + ADDRESS_BYTES, EUnexpectedUserData);
-    let mut account = vector[];
-    let mut i = 0;
-    while (i < user_data.length()) {
-        if (i < bound) {
-            assert!(user_data[i] == expected[i], EUnexpectedUserData);
-        } else {
-            account.push_back(user_data[i]);
-        };
+/// The account that `user_data` names for the registry of this id, and what it says of the rest.
+fun read(registry: ID, user_data: &vector<u8>): (address, Binding) {
+    let prefix = USER_DATA_PREFIX;
+    let start = prefix.length();
+    assert!(user_data.length() == start + PARTS * PART_BYTES, EUnexpectedUserData);
+    assert!(slice(user_data, 0, start) == prefix, EUnexpectedUserData);
+    let package = type_name::original_id<Registry>();
+    assert!(part(user_data, 1) == address::to_bytes(package), EUnexpectedUserData);
+    assert!(part(user_data, 2) == registry.to_bytes(), EUnexpectedUserData);
+    let binding = master::bind(part(user_data, 0), part(user_data, 4), part(user_data, 5));
+    (address::from_bytes(part(user_data, 3)), binding)
+}
+
+/// The part of `user_data` at this place after the prefix.
+fun part(user_data: &vector<u8>, place: u64): vector<u8> {
+    slice(user_data, USER_DATA_PREFIX.length() + place * PART_BYTES, PART_BYTES)
+}
+
+fun slice(bytes: &vector<u8>, start: u64, length: u64): vector<u8> {
+    let mut found = vector[];
+    let mut i = start;
+    while (i < start + length) {
+        found.push_back(bytes[i]);
         i = i + 1;
     };
-    address::from_bytes(account)
+    found
 }
 
 /// 48 bytes that are not all zero.

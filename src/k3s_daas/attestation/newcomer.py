@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from .document import AttestationError
 from .roots import AWS_ROOT, PUBLIC_NETWORKS, Root
 from .serving import ServingRefused
-from .statements import Serving, split_serving
+from .statements import Statement, split_serving
 from .verify import verify
 
 
 @dataclass(frozen=True)
 class Newcomer:
-    """What an enclave proved of itself. `ca_hash`, `public_key` (the attested one) and the PCRs are bytes."""
+    """What an enclave proved of itself. Hashes, PCRs and `public_key` (the attested one) are bytes."""
 
     account: str
     pcr0: bytes
     pcr3: bytes
     ca_hash: bytes
+    config_hash: bytes
     public_key: bytes
     simulated: bool
 
@@ -38,11 +39,13 @@ def check_newcomer(
     registry_id: str,
     pcr0: bytes,
     now_ms: int,
+    config_hash: bytes | None = None,
     root: Root = AWS_ROOT,
 ) -> Newcomer:
     """Who answers, when its image is `pcr0` and it serves this registry. Raises ServingRefused.
 
-    `package_id` is the package's first version; `now_ms` the chain's newest checkpoint's time.
+    `package_id` is the package's first version; `now_ms` the chain's newest checkpoint's time; `config_hash`
+    of what its parent was to tell it, where that is known.
     """
     if network in PUBLIC_NETWORKS and (root.simulated or root != AWS_ROOT):
         raise _refused("simulated_root", f"a simulated root of trust on {network}", "AWS's root alone")
@@ -59,8 +62,10 @@ def check_newcomer(
     if parts is None:
         raise _refused("purpose_mismatch", "a document for another purpose", "one made for clients")
     account = "0x" + parts["account"].hex()
-    wanted = Serving(chain_id, package_id, registry_id, account, parts["ca"]).parts()
-    for name in ("chain", "package", "registry"):
+    if config_hash is None:
+        config_hash = parts["config"]
+    wanted = Statement(chain_id, package_id, registry_id, account, parts["ca"], config_hash).parts()
+    for name in ("chain", "package", "registry", "config"):
         if not hmac.compare_digest(parts[name], wanted[name]):
             raise _refused(f"{name}_mismatch", f"the {name} {parts[name].hex()}", wanted[name].hex())
     return Newcomer(
@@ -68,6 +73,7 @@ def check_newcomer(
         found,
         document.pcrs.get(3, b""),
         parts["ca"],
+        parts["config"],
         document.public_key or b"",
         document.simulated,
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from .document import AttestationDocument, AttestationError
 from .roots import AWS_ROOT, PUBLIC_NETWORKS, Root
-from .statements import Serving, split_serving
+from .statements import Statement, split_serving
 from .verify import verify
 
 NONCE_BYTES = 32
@@ -38,7 +38,8 @@ class ServingRefused(AttestationError):
 class LiveMaster:
     """The live master as the chain has it; build it from what all endpoints that answered agree on.
 
-    :ivar statement: what its document has to say, with the CA hash that it announced.
+    :ivar statement: what its document has to say, with the CA hash that it announced, and the hash of the
+        configuration that it registered with.
     :ivar public_key: the attested key, Ed25519, 32 bytes; empty without an attestation.
     :ivar pcr0: measurement of its image, 48 bytes. :ivar pcr3: that of the parent's IAM role.
     :ivar expires_at_ms: when its attestation on-chain ends, ms since 1970; 0 without one.
@@ -46,7 +47,7 @@ class LiveMaster:
     """
 
     network: str
-    statement: Serving
+    statement: Statement
     public_key: bytes
     pcr0: bytes
     pcr3: bytes
@@ -174,6 +175,7 @@ _NAMES = {
     "registry": "a master of registry",
     "account": "a master with account",
     "ca": "a master whose CA has the hash",
+    "config": "a master that was given a configuration with the hash",
 }
 #: Every kind of lie that is told apart.
 CODES = frozenset(

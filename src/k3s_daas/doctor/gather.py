@@ -71,7 +71,7 @@ def _look_at_host(facts: Facts, probes: Probes, paths: Paths) -> Facts:
     facts = replace(
         facts,
         addresses=probes.addresses(),
-        k3s_config=probes.yaml(paths.k3s_config),
+        k3s_config=probes.k3s_config(paths.k3s_config),
         units=probes.units(_UNITS[facts.role]),
         release=release.read(paths.release),
         disks=tuple({(d.free_bytes, d.total_bytes): d for d in reversed(disks)}.values()),

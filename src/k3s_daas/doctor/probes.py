@@ -140,12 +140,19 @@ class Probes:
         }
 
     def yaml(self, path: Path) -> dict[str, Any]:
-        """k3s' configuration; empty when there is none that can be read."""
+        """One file of k3s' configuration; empty when there is none that can be read."""
         try:
             found = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    def k3s_config(self, path: Path) -> dict[str, Any]:
+        """k3s' configuration as k3s takes it: the file's, then each one's beside it in FILE.d, by name."""
+        found = self.yaml(path)
+        for more in sorted(path.with_name(f"{path.name}.d").glob("*.yaml")):
+            found |= self.yaml(more)
+        return found
 
     def units(self, names: tuple[str, ...]) -> tuple[Unit, ...]:
         """What systemd says of these units; none where there is no systemd."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from k3s_daas.attestation.configuration import config_hash
 from k3s_daas.enclave.cluster import SIMULATED_PARENT, Cluster
 
 #: The address that the parent's gvproxy gives the enclave.
@@ -93,7 +94,13 @@ def master(cluster: Cluster, nitro: bool) -> dict[str, Any]:
         "nsm_socket": None if nitro else str(SIMULATED_PARENT / "nsm.sock"),
         "endpoint": f"https://{cluster.address}:8443",
         "api_server": f"https://{cluster.address}:6443",
+        "names": cluster.names,
     }
+
+
+def told_hash(cluster: Cluster) -> bytes:
+    """The hash, 32 bytes, that an enclave states of what it was told: see `attestation.configuration`."""
+    return config_hash(master(cluster, nitro=True))
 
 
 def encryption() -> str:

@@ -39,6 +39,7 @@ from k3s_daas.registry.events import (
     parse_event,
 )
 from k3s_daas.registry.model import (
+    Binding,
     Deployment,
     InvalidNodeId,
     Master,
@@ -58,6 +59,7 @@ __all__ = [
     "MAX_READY_BATCH",
     "AgreedRegistry",
     "AmbiguousRegistry",
+    "Binding",
     "CompiledPackage",
     "Deployment",
     "EndpointsDisagree",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from k3s_daas.chain.endpoints import wanted_answers
 from k3s_daas.chain.errors import ChainError, ChainUnreachable, ObjectNotFound
 from k3s_daas.registry.client import Registry
-from k3s_daas.registry.model import Deployment, Snapshot, Worker
+from k3s_daas.registry.model import Deployment, Master, Snapshot, Worker
 
 if TYPE_CHECKING:
     from k3s_daas.chain.client import SuiClient
@@ -64,6 +64,10 @@ class AgreedRegistry(Registry):
             f"Endpoints disagree on the registry {self.deployment.registry_id}, {_TRIES} times in a row. "
             "One of them lags or lies; nothing is decided until they agree."
         )
+
+    async def masters(self) -> list[Master | None]:
+        """The live master by the word of each endpoint that answers. Raises as `each` does."""
+        return await self.each(Registry.master)
 
     async def each(self, read: Callable[[Registry], Awaitable[T]]) -> list[T]:
         """What every endpoint that answers says, each asked on its own. ChainUnreachable when too few do."""

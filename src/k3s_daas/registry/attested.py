@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from k3s_daas.attestation.serving import LiveMaster, ServingRefused
-from k3s_daas.attestation.statements import Serving
+from k3s_daas.attestation.statements import Statement, chain_digest
 from k3s_daas.registry.agreed import EndpointsDisagree
 from k3s_daas.registry.client import Registry
 from k3s_daas.registry.mastery import Image, allowed_images
@@ -68,8 +68,14 @@ def live_master(network: str, deployment: Deployment, basis: Basis) -> LiveMaste
             "a live master that is attested",
             "wait until the master has registered and announced itself",
         )
-    statement = Serving(
-        basis.chain_id, deployment.types_id, deployment.registry_id, master.account, master.ca_hash
+    _check_binding(basis.chain_id, master)
+    statement = Statement(
+        basis.chain_id,
+        deployment.types_id,
+        deployment.registry_id,
+        master.account,
+        master.ca_hash,
+        master.binding.config_hash,
     )
     return LiveMaster(
         network=network,
@@ -80,3 +86,23 @@ def live_master(network: str, deployment: Deployment, basis: Basis) -> LiveMaste
         expires_at_ms=master.attestation_expires_at_ms,
         images=frozenset((image.pcr0, image.pcr3) for image in basis.images),
     )
+
+
+def _check_binding(chain_id: str, master: Master) -> None:
+    """What the contract keeps of the registered document, and can't check."""
+    found, wanted = master.binding.chain_id, chain_digest(chain_id)
+    if master.attestation_expires_at_ms and found != wanted:
+        raise ServingRefused(
+            "chain_mismatch",
+            f"a live master that follows the chain {found.hex()}",
+            f"{wanted.hex()}, this one",
+            "its parent shows it a fork of the chain; trust it with nothing, and start it on the real one",
+        )
+    found, wanted = master.binding.ca_hash, master.ca_hash
+    if master.attestation_expires_at_ms and found != wanted:
+        raise ServingRefused(
+            "ca_mismatch",
+            f"a live master that announced a CA with the hash {wanted.hex()}",
+            f"{found.hex()}, which is attested on-chain",
+            "it has a new CA and announces it in a moment; ask again",
+        )

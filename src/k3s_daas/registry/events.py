@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from k3s_daas.chain.model import Event
-from k3s_daas.registry.model import Deployment, Fields, WorkerStatus
+from k3s_daas.registry.model import Binding, Deployment, Fields, WorkerStatus, parse_binding
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ class MasterAttested:
     pcr3: bytes
     attested_at_ms: int
     expires_at_ms: int
+    binding: Binding
 
 
 @dataclass(frozen=True)
@@ -320,6 +321,7 @@ _PARSERS: dict[str, Callable[[Fields], RegistryEvent]] = {
         f.data("pcr3"),
         f.number("attested_at_ms"),
         f.number("expires_at_ms"),
+        parse_binding(f),
     ),
     "nautilus::MasterVoidedEvent": lambda f: MasterVoided(f.number("epoch"), f.text("account")),
     "slashing::SlashLapsedEvent": lambda f: SlashLapsed(f.node_id(), f.number("timestamp_ms")),

@@ -140,6 +140,18 @@ class SealTokenRecord:
 
 
 @dataclass(frozen=True)
+class Binding:
+    """What a master's attestation says beside who it is, 32 bytes each; empty without one.
+
+    `config_hash` is of what it was given of its cluster (`k3s_daas.attestation.configuration`).
+    """
+
+    chain_id: bytes = b""
+    ca_hash: bytes = b""
+    config_hash: bytes = b""
+
+
+@dataclass(frozen=True)
 class Master:
     """`endpoint` and `api_server` are "" and `ca_hash` is empty until the master announced itself."""
 
@@ -155,6 +167,7 @@ class Master:
     pcr3: bytes = b""
     attested_at_ms: int = 0
     attestation_expires_at_ms: int = 0
+    binding: Binding = Binding()
 
 
 @dataclass(frozen=True)
@@ -376,7 +389,13 @@ def parse_master(fields: Fields | None) -> Master | None:
         pcr3=fields.data("pcr3"),
         attested_at_ms=fields.number("attested_at_ms"),
         attestation_expires_at_ms=fields.number("attestation_expires_at_ms"),
+        binding=parse_binding(fields.struct("binding")),
     )
+
+
+def parse_binding(fields: Fields) -> Binding:
+    """Of a master's record, or of the event that says the same."""
+    return Binding(fields.data("chain_id"), fields.data("ca_hash"), fields.data("config_hash"))
 
 
 def parse_registry(registry_id: str, type_: str, json: Any) -> RegistryConfig:

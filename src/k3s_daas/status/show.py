@@ -126,6 +126,8 @@ def as_json(report: Report) -> dict[str, Any]:
             "ca_hash": record.ca_hash.hex() if record else None,
             "health": said.health.state if said else None,
             "attested": said.tee.attested if said else None,
+            "image_pcr0": record.pcr0.hex() if record else None,
+            "config_hash": record.binding.config_hash.hex() if record else None,
             "gas_mist": None if (gas := _gas_mist(report)) is None else str(gas),
             "gas_low": said.gas.low if said else None,
             "findings": said.slashing.findings if said else None,
@@ -201,6 +203,10 @@ def _summary(report: Report) -> Table:
         )
         table.add_row("chain", Text(f"no answer{last}", style="red"))
     table.add_row("master", _master(report))
+    record = chain.config.master if chain else None
+    if record is not None and record.attestation_expires_at_ms:
+        hashes = record.pcr0.hex()[:16], record.binding.config_hash.hex()[:16]
+        table.add_row("attested", "image (PCR0) {}…, configuration {}…".format(*hashes))
     if (gas := _gas_mist(report)) is not None:
         low = said is not None and said.gas.low
         table.add_row("gas", Text(format_sui(gas) + (", low" if low else ""), style="red" if low else ""))

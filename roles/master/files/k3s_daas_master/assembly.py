@@ -18,6 +18,7 @@ from k3s_daas_master.doubts import Doubts
 from k3s_daas_master.drain import Drainer
 from k3s_daas_master.drains import DrainWatch
 from k3s_daas_master.executor import Executor
+from k3s_daas_master.fence import Fence, SeesMasters
 from k3s_daas_master.fleet import Fleet, WritesRegistry
 from k3s_daas_master.follower import Follower, FollowsChain, ReadsRegistry
 from k3s_daas_master.freshness import ChainView
@@ -65,6 +66,7 @@ class RegistryAccess(
     Proposes,
     ReportsReady,
     RegistersMaster,
+    SeesMasters,
     Protocol,
 ):
     """All that the parts ask of the on-chain registry."""
@@ -219,8 +221,19 @@ def assemble(
         chain_id=chain.chain_id,
         deployment=config.deployment,
         address=address,
+        config_hash=config.cluster_hash,
         ca=ca,
         key_file=config.state_dir / "attestation.key",
+        clock=clock,
+    )
+    sealer = Sealer(
+        anchors=anchors,
+        index=index,
+        view=view,
+        attester=attester,
+        address=address,
+        state_dir=config.state_dir,
+        interval_s=config.snapshot_interval_s,
         clock=clock,
     )
     state = State(
@@ -268,16 +281,8 @@ def assemble(
         reads=RateLimiter(_READS_BURST, _READS_PER_S, clock),
         connections=Connections(_CONNECTIONS_OF_ONE),
         attester=attester,
-        sealer=Sealer(
-            anchors=anchors,
-            index=index,
-            view=view,
-            attester=attester,
-            address=address,
-            state_dir=config.state_dir,
-            interval_s=config.snapshot_interval_s,
-            clock=clock,
-        ),
+        sealer=sealer,
+        fence=Fence(sealer=sealer, attester=attester, registry=registry, state_dir=config.state_dir),
         attestations=RateLimiter(config.registration_burst, config.registration_per_s, clock),
     )
     state.metrics.watch(state)

@@ -15,10 +15,10 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from k3s_daas.attestation.statements import Serving, registration, serving
+from k3s_daas.attestation.statements import Statement, chain_digest, registration, serving
 from k3s_daas.chain import ChainError, Receipt
 from k3s_daas.logs import get_logger
-from k3s_daas.registry import Deployment, Master
+from k3s_daas.registry import Binding, Deployment, Master
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.errors import ApiError
 from k3s_daas_master.freshness import ChainView
@@ -48,8 +48,8 @@ class RegistersMaster(Protocol):
 class Attester:
     """`required`: nobody joins before the chain holds this master's own attestation.
 
-    `address` is its wallet's, `chain_id` the digest of the network's first checkpoint. Raises StateError when
-    the key can't be kept.
+    `address` is its wallet's, `chain_id` the digest of the network's first checkpoint, `config_hash` of what
+    it was told of its cluster. Raises StateError when the key can't be kept.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Attester:
         chain_id: str,
         deployment: Deployment,
         address: str,
+        config_hash: bytes,
         ca: ClusterCa,
         key_file: Path,
         clock: Clock,
@@ -75,6 +76,7 @@ class Attester:
         self._chain_id = chain_id
         self._deployment = deployment
         self._address = address
+        self._config_hash = config_hash
         self._ca = ca
         self._clock = clock
         self._public_key = b"" if module is None else _public_key(key_file)
@@ -85,13 +87,24 @@ class Attester:
         self._resume = 0.0
         #: Why the last try failed; None when it didn't.
         self.problem: str | None = None
+        #: Which master stands in this one's place, by the word of the endpoint that is followed; else None.
+        self.replaced: str | None = None
 
     # -- what others ask ----------------------------------------------------------------------------------
 
     def expires_at_ms(self) -> int | None:
         """When this master's own attestation on-chain ends; None while there is none."""
         master = self._index.master
-        return master.attestation_expires_at_ms if master is not None and self._is_ours(master) else None
+        return master.attestation_expires_at_ms if master is not None and self.is_ours(master) else None
+
+    def is_ours(self, master: Master) -> bool:
+        """Whether this is what the chain says after an attestation of this very master, live or ended."""
+        return (
+            master.account == self._address
+            and master.public_key == self._public_key
+            and master.attestation_expires_at_ms > 0
+            and bool(self._public_key)
+        )
 
     def live(self) -> bool:
         """Whether the chain holds an attestation of this very master that hasn't ended."""
@@ -138,18 +151,9 @@ class Attester:
             raise _not_ready("no CA of the k3s server yet")
         if self._waiting >= _MAX_WAITING:
             raise _not_ready(f"{self._waiting} clients that wait for a document")
-        statement = serving(
-            Serving(
-                self._chain_id,
-                self._deployment.types_id,
-                self._deployment.registry_id,
-                self._address,
-                self._ca.hash,
-            )
-        )
         self._waiting += 1
         try:
-            return await self._attest(self._module, statement, nonce)
+            return await self._attest(self._module, serving(self._statement()), nonce)
         except NsmError as error:
             _log.error("no attestation document", error=str(error))
             raise _not_ready("a security module that gives no document") from None
@@ -170,8 +174,7 @@ class Attester:
         if self._module is None or self._clock.monotonic() < self._resume or not self._needed():
             return
         try:
-            statement = registration(self._deployment.registry_id, self._address)
-            document = await self._attest(self._module, statement, None)
+            document = await self._attest(self._module, registration(self._statement()), None)
             receipt = await self._registry.register_master(document)
         except (ChainError, NsmError) as error:
             self._failed(str(error))
@@ -186,31 +189,38 @@ class Attester:
             _log.info("attestation registered", digest=receipt.digest)
 
     def _needed(self) -> bool:
-        if not (self._index.loaded and self._index.settled and self._view.fresh()):
+        if not (self._index.loaded and self._index.settled and self._view.fresh() and self._ca.hash):
             return False
         master, expires = self._index.master, self.expires_at_ms()
         if expires is not None:
-            self._was_live = True
-            if expires - self._view.now_ms() <= RENEW_MS:
+            self._was_live, self.replaced = True, None
+            assert master is not None
+            if expires - self._view.now_ms() <= RENEW_MS or master.binding != self._binding():
                 return True
             # Also when nobody could say whether the last try arrived.
             self.problem, self._failures = None, 0
             return False
         if self._was_live and master is not None:
-            self.problem = (
+            self.problem = self.replaced = (
                 f"another master, {master.account} (epoch {master.epoch}), has taken over. Nobody joins here "
                 "any more; start this enclave anew if it is to be the master again"
             )
             return False
         return True
 
-    def _is_ours(self, master: Master) -> bool:
-        return (
-            master.account == self._address
-            and master.public_key == self._public_key
-            and master.attestation_expires_at_ms > 0
-            and bool(self._public_key)
+    def _statement(self) -> Statement:
+        return Statement(
+            self._chain_id,
+            self._deployment.types_id,
+            self._deployment.registry_id,
+            self._address,
+            self._ca.hash,
+            self._config_hash,
         )
+
+    def _binding(self) -> Binding:
+        """What the chain keeps of it, with the CA and the configuration of now."""
+        return Binding(chain_digest(self._chain_id), self._ca.hash, self._config_hash)
 
     async def _attest(self, module: SecurityModule, statement: bytes, nonce: bytes | None) -> bytes:
         # One at a time, as the device takes them; each blocks for some ms.

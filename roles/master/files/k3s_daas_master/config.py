@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from k3s_daas.attestation.configuration import CLUSTER_KEYS, config_hash
 from k3s_daas.chain.endpoints import wanted_answers
 from k3s_daas.listening import split_listen
 from k3s_daas.registry import Deployment
@@ -21,6 +22,12 @@ _OBJECT_ID = re.compile(r"0x[0-9a-f]{64}")
 #: The ARN of a key of AWS KMS; aliases can be turned to another key.
 KMS_KEY = re.compile(
     r"arn:(?P<partition>aws|aws-cn|aws-us-gov):kms:(?P<region>[a-z0-9-]{4,32}):[0-9]{12}:key/[A-Za-z0-9-]{1,64}",
+    re.ASCII,
+)
+#: Where sealed snapshots lie in S3: a folder of a bucket, whose name has no dots, or TLS couldn't name it.
+SNAPSHOT_URL = re.compile(
+    r"https://(?P<host>[a-z0-9][a-z0-9-]{1,61}[a-z0-9]\.s3\.(?P<region>[a-z0-9-]{4,32})\.amazonaws\.com(\.cn)?)"
+    r"/(?P<folder>[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,7})",
     re.ASCII,
 )
 
@@ -71,6 +78,12 @@ def _kms_key(value: str) -> str:
     return value
 
 
+def _snapshot_url(value: str) -> str:
+    if not SNAPSHOT_URL.fullmatch(value):
+        raise ValueError("wanted https://BUCKET.s3.REGION.amazonaws.com/FOLDER, the bucket without dots")
+    return value
+
+
 def _requestable(value: str) -> str:
     if value not in RESOURCES:
         raise ValueError(f"wanted one of {', '.join(RESOURCES)}: nothing else can be allowed")
@@ -102,6 +115,8 @@ class Config(BaseModel):
     webhook_listen: Annotated[str, AfterValidator(_loopback)] = "127.0.0.1:8444"
     endpoint: HttpsUrl
     api_server: HttpsUrl
+    # Other names that its certificates are good for.
+    names: list[str] = []
     kubeconfig: Path
     key_file: Path
     state_dir: Path
@@ -145,9 +160,11 @@ class Config(BaseModel):
     request_results_keep_s: Annotated[float, Field(ge=600, le=31_536_000)] = 604_800.0
     request_results_max_mb: Annotated[int, Field(ge=1, le=4096)] = 64
 
-    # Sealed snapshots of this master's state: where they lie, how much time may be lost, how many stay, and
-    # who wraps their data keys: a key in a file, or one in AWS KMS that opens to attested enclaves.
+    # Sealed snapshots of this master's state: where they lie (a folder, or one in a bucket of S3), how much
+    # time may be lost, how many stay, and who wraps their data keys: a key in a file, or one in AWS KMS that
+    # opens to attested enclaves.
     snapshot_dir: Path | None = None
+    snapshot_url: Annotated[str, AfterValidator(_snapshot_url)] | None = None
     snapshot_interval_s: Annotated[float, Field(ge=5, le=86_400)] = 300.0
     snapshot_keep: Annotated[int, Field(ge=1, le=1000)] = 5
     snapshot_key_file: Path | None = None
@@ -160,13 +177,22 @@ class Config(BaseModel):
                 f"snapshot_key_file {self.snapshot_key_file} opens the state to whoever has the file; found "
                 "it with tee_mode nitro, wanted a KMS key that opens to the attested enclave alone"
             )
-        if self.snapshot_dir is not None and self.chain_id is None:
-            raise ValueError("snapshot_dir wants chain_id: snapshots are bound to the network they are of")
-        keys = [name for name in ("snapshot_key_file", "snapshot_kms_key") if getattr(self, name) is not None]
-        if len(keys) != (self.snapshot_dir is not None):
+        if self.snapshot_dir is not None and self.snapshot_url is not None:
+            raise ValueError("found snapshot_dir and snapshot_url; wanted one place for the snapshots")
+        if self.snapshot_dir is not None and self.tee_mode == "nitro":
             raise ValueError(
-                f"found snapshot_dir {self.snapshot_dir} and {' and '.join(keys) or 'no key'}; wanted "
-                "snapshot_dir with one of snapshot_key_file and snapshot_kms_key, or none of them"
+                f"found snapshot_dir {self.snapshot_dir} with tee_mode nitro; wanted snapshot_url: an "
+                "enclave has no disk, and what it keeps in a folder ends with it"
+            )
+        if self.seals and self.chain_id is None:
+            raise ValueError("sealed state wants chain_id: snapshots are bound to the network they are of")
+        keys = [name for name in ("snapshot_key_file", "snapshot_kms_key") if getattr(self, name) is not None]
+        if len(keys) != self.seals:
+            place = self.snapshot_dir or self.snapshot_url
+            raise ValueError(
+                f"found {place or 'no place'} for snapshots and {' and '.join(keys) or 'no key'}; wanted "
+                "snapshot_dir or snapshot_url with one of snapshot_key_file and snapshot_kms_key, or none of "
+                "them"
             )
         if self.snapshot_kms_key is not None and self.tee_mode != "nitro" and self.nsm_socket is None:
             raise ValueError("snapshot_kms_key opens to an attested enclave; wanted tee_mode nitro")
@@ -190,8 +216,18 @@ class Config(BaseModel):
         return self
 
     @property
+    def seals(self) -> bool:
+        """Whether sealed snapshots are made of its state."""
+        return self.snapshot_dir is not None or self.snapshot_url is not None
+
+    @property
     def deployment(self) -> Deployment:
         return Deployment(self.package_id, self.registry_id, self.original_package_id)
+
+    @property
+    def cluster_hash(self) -> bytes:
+        """The hash of what it was told of its cluster, which it states wherever it proves itself."""
+        return config_hash(self.model_dump(mode="json", include=set(CLUSTER_KEYS)))
 
 
 def load(path: Path) -> Config:

@@ -258,6 +258,8 @@ class Fleet:
         wanted = (self._endpoint, self._api_server, self._ca.hash)
         if (master.endpoint, master.api_server, master.ca_hash) == wanted:
             return
+        if master.attestation_expires_at_ms and master.binding.ca_hash != self._ca.hash:
+            return  # the contract wants it attested first
         with self._pacing.backing_off("announcement"):
             receipt = await self._registry.announce_master(*wanted)
         self._pacing.pause("announcement")

@@ -207,6 +207,7 @@ class TokenIndex:
                         pcr3=event.pcr3,
                         attested_at_ms=event.attested_at_ms,
                         attestation_expires_at_ms=event.expires_at_ms,
+                        binding=event.binding,
                     )
             case MasterVoided():
                 if self.master is not None and event.epoch == self.master.epoch:

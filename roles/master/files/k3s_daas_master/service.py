@@ -170,6 +170,7 @@ async def serve_state(
         "vitals": state.vitals.run(),
         "attester": state.attester.run(),
         "sealer": state.sealer.run(),
+        "fence": state.fence.run(),
         "watchdog": watchdog(),
         "stop": stopped(),
     }
@@ -243,7 +244,7 @@ async def serve(config: Config, clock: Clock | None = None) -> None:
                     store=store,
                     clock=clock,
                     module=nsm.of(config.tee_mode, config.nsm_socket),
-                    anchors=None if config.snapshot_dir is None else Anchors(registry),
+                    anchors=Anchors(registry) if config.seals else None,
                 )
                 await serve_state(state, api, webhook, stop, clock)
         finally:

@@ -11,6 +11,7 @@ from k3s_daas_master.config import Config
 from k3s_daas_master.connections import Connections
 from k3s_daas_master.disruption import Disruption
 from k3s_daas_master.drain import Drainer
+from k3s_daas_master.fence import Fence
 from k3s_daas_master.fleet import Fleet
 from k3s_daas_master.follower import Follower
 from k3s_daas_master.freshness import STALE_MS, ChainView
@@ -73,6 +74,7 @@ class State:
     connections: Connections
     attester: Attester
     sealer: Sealer
+    fence: Fence
     attestations: RateLimiter
 
     def not_ready(self) -> list[str]:

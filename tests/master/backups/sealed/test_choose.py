@@ -7,23 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from s3_double import S3Double
 
 from k3s_daas_master.sealed.choose import choose
 from k3s_daas_master.sealed.errors import Kind, SealedError
 from k3s_daas_master.sealed.keys import LocalKeys
 from k3s_daas_master.sealed.snapshot import NO_HASH, Identity, digest, seal
-from k3s_daas_master.sealed.store import DirectoryStore, name_of
+from k3s_daas_master.sealed.store import DirectoryStore, Store, name_of
 
 OURS = Identity("localnet", "4c78adac", "0x" + "bb" * 32, "simulated")
 
 
 class Place:
-    """A store with snapshots 1 to 3, each on the one before."""
+    """A store with snapshots 1 to 3, each on the one before. `folder` is the directory's alone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bucket: S3Double | None = None) -> None:
+        self.bucket = bucket
         self.folder = folder / "store"
         self.folder.mkdir()
-        self.store = DirectoryStore(self.folder)
+        self.store: Store = DirectoryStore(self.folder) if bucket is None else bucket.store()
         LocalKeys.create(folder / "sealing.key")
         self.keys = LocalKeys(folder / "sealing.key")
         self.sealed: dict[int, bytes] = {}
@@ -42,7 +44,14 @@ class Place:
 
     def put(self, counter: int, content: bytes) -> None:
         """Under the name of the anchored one."""
-        (self.folder / self.name(counter)).write_bytes(content)
+        self.put_by_name(self.name(counter), content)
+
+    def put_by_name(self, name: str, content: bytes) -> None:
+        """As only who has the store can, not its user."""
+        if self.bucket is None:
+            (self.folder / name).write_bytes(content)
+        else:
+            self.bucket.objects[f"sealed/one/{name}"] = content
 
     def choose(self, counter: int = 3) -> bytes:
         return choose(self.store, OURS, self.keys, counter, digest(self.sealed[counter])).content
@@ -54,8 +63,13 @@ class Place:
         assert "abandon_snapshots" in str(caught.value) or kind == "foreign"
 
 
+@pytest.fixture(params=["directory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    return Place(tmp_path, S3Double() if request.param == "s3" else None)
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def directory(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
@@ -118,7 +132,7 @@ def test_flipped_bits(place: Place) -> None:
 def test_an_empty_store(place: Place) -> None:
     for counter in (1, 2, 3):
         place.store.remove(place.name(counter))
-    (place.folder / "notes").write_text("of somebody else's")
+    place.put_by_name("notes", b"of somebody else's")
     place.refused("missing", "Found no snapshot; wanted number 3")
 
 
@@ -138,7 +152,8 @@ class TestDirectory:
                 act()
             assert caught.value.kind == "store"
 
-    def test_a_link_and_a_pipe_are_not_followed(self, place: Place) -> None:
+    def test_a_link_and_a_pipe_are_not_followed(self, directory: Place) -> None:
+        place = directory
         target = place.folder / place.name(3)
         target.rename(place.folder / "elsewhere")
         target.symlink_to("elsewhere")
@@ -149,7 +164,8 @@ class TestDirectory:
         with pytest.raises(SealedError, match="not a regular file"):
             place.choose()
 
-    def test_half_a_write_is_no_snapshot_and_goes_with_the_next(self, place: Place) -> None:
+    def test_half_a_write_is_no_snapshot_and_goes_with_the_next(self, directory: Place) -> None:
+        place = directory
         (place.folder / ".draft-killed").write_bytes(b"half")
         assert len(place.store.names()) == 3
         place.store.write(place.name(3), place.sealed[3])

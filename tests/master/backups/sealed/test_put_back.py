@@ -83,6 +83,20 @@ async def test_what_the_image_puts_into_its_cluster_stays_the_images(
     assert (empty_places.server / "logs").stat().st_mode & 0o777 == 0o700
 
 
+async def test_a_state_that_was_overtaken_starts_nothing(
+    master: Any, empty_places: Places, make_master: Callable[..., Any]
+) -> None:
+    await master.look()
+    (master.places.master / "overtaken").write_text("another master goes on from here\n")
+    with pytest.raises(SealedError, match="take") as refused:
+        put_back(master, master.places, word(master))
+    assert refused.value.kind == "overtaken"
+    # It is no part of the state: whoever is restored from it starts.
+    await master.look()
+    put_back(master, empty_places, word(master))
+    assert not (empty_places.master / "overtaken").exists()
+
+
 async def test_a_host_that_has_its_state_keeps_it(master: Any) -> None:
     await master.look()
     assert put_back(master, master.places, word(master))["because"] == "this host has its state"

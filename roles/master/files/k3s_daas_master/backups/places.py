@@ -11,8 +11,10 @@ from typing import BinaryIO
 _NOT_OF_SERVER = ("db", "manifests", "static", "etc", "logs")
 #: k3s' admin kubeconfig is made by k3s at every start; the drop-in is of a restore under way.
 _NOT_OF_ETC = ("k3s.yaml", "config.yaml.d")
-#: Copied by SQLite, not as a file.
-_NOT_OF_MASTER = ("master.db", "master.db-wal", "master.db-shm")
+#: Left in the service's folder once another master goes on from a later state: whose copy it is, isn't.
+OVERTAKEN = "overtaken"
+#: What is copied by SQLite, not as a file.
+_NOT_OF_MASTER = ("master.db", "master.db-wal", "master.db-shm", OVERTAKEN)
 
 
 class BackupError(Exception):

@@ -1,4 +1,4 @@
-"""One AWS service's JSON API, as far as it is needed here: credentials of the instance, and a signed call.
+"""What is needed here of AWS: credentials of the instance, signatures, and calls of a JSON API.
 
 An SDK would be 80 MB in an image whose every file has to be trusted. Source: AWS "Signature Version 4 for API
 requests", "Instance metadata service version 2".
@@ -42,23 +42,31 @@ def sign(
     service: str,
     credentials: Credentials,
     now: dt.datetime,
+    path: str = "/",
+    query: str = "",
 ) -> dict[str, str]:
-    """All headers of a signed request for the path / without a query. Pure."""
+    """All headers of a signed request. Pure.
+
+    `path` and `query` are as they are sent, percent-encoded; the query's parts sorted by name.
+    """
+    content = hashlib.sha256(body).hexdigest()
     moment = now.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{moment[:8]}/{region}/{service}/aws4_request"
     all_ = {name.lower(): value for name, value in headers.items()} | {"host": host, "x-amz-date": moment}
+    if service == "s3":
+        all_["x-amz-content-sha256"] = content
     if credentials.token:
         all_["x-amz-security-token"] = credentials.token
     names = ";".join(sorted(all_))
     canonical = "\n".join(
         (
             method,
-            "/",
-            "",
+            path,
+            query,
             *(f"{name}:{all_[name]}" for name in sorted(all_)),
             "",
             names,
-            hashlib.sha256(body).hexdigest(),
+            content,
         )
     )
     text = "\n".join(("AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(canonical.encode()).hexdigest()))

@@ -19,7 +19,8 @@ from k3s_daas_master.sealed.exchange import Answer, Request
 from k3s_daas_master.sealed.keys import Keys, LocalKeys
 from k3s_daas_master.sealed.kms import KmsKeys
 from k3s_daas_master.sealed.put_back import Word, ask, chain_word, has_state, restore
-from k3s_daas_master.sealed.store import DirectoryStore
+from k3s_daas_master.sealed.s3 import S3Store
+from k3s_daas_master.sealed.store import DirectoryStore, Store
 from k3s_daas_master.sealed.take import take
 
 
@@ -68,8 +69,10 @@ def answer_request(config: Config, places: Places, answer_file: Path = exchange.
     return answer.model_dump()
 
 
-def store_of(config: Config) -> DirectoryStore:
+def store_of(config: Config) -> Store:
     """Where this configuration's snapshots lie. Raises SealedError where they lie nowhere."""
+    if config.snapshot_url is not None:
+        return S3Store(config.snapshot_url)
     if config.snapshot_dir is None:
         raise _off()
     return DirectoryStore(config.snapshot_dir)
@@ -87,7 +90,10 @@ def keys_of(config: Config) -> Keys:
 
 def _off() -> SealedError:
     return SealedError(
-        "store", "no snapshot_dir in the configuration", "sealed state to be on", "Set master_snapshot_dir."
+        "store",
+        "no place for snapshots in the configuration",
+        "sealed state to be on",
+        "Set master_snapshot_dir or master_snapshot_url.",
     )
 
 
@@ -104,18 +110,16 @@ def _make_key(config: Config) -> dict[str, Any]:
 
 async def _look(config: Config, places: Places) -> dict[str, Any]:
     has = has_state(places)
-    word = (
-        None if has or config.snapshot_dir is None else await ask(lambda: chain_word(config), config, Clock())
-    )
+    word = None if has or not config.seals else await ask(lambda: chain_word(config), config, Clock())
     return {"has_state": has, "to_restore": word is not None and bool(word.hash)}
 
 
 async def _restore(config: Config, places: Places) -> dict[str, Any]:
-    if config.snapshot_dir is None or has_state(places):
+    if not config.seals or has_state(places):
         # Whatever the chain says now; the service asks it.
         word = Word(0, b"", "", 0)
     else:
         word = await ask(lambda: chain_word(config), config, Clock())
-    if config.snapshot_dir is None:
+    if not config.seals:
         return {"restored": None, "because": "sealed state is off"}
     return restore(word, config, places, store_of(config), keys_of(config))

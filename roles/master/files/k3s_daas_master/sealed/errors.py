@@ -6,8 +6,9 @@ from typing import Literal
 
 #: older: an earlier state. forked: of the same number, and not the one that was anchored. foreign: another
 #: cluster's, network's or mode's. damaged: not what was written. missing: it isn't there. version: another
-#: release's. key: the data key isn't given out. store: the place can't be used.
-Kind = Literal["older", "forked", "foreign", "damaged", "missing", "version", "key", "store"]
+#: release's. overtaken: another master goes on from a later state. key: the data key isn't given out. store:
+#: the place can't be used.
+Kind = Literal["older", "forked", "foreign", "damaged", "missing", "version", "overtaken", "key", "store"]
 
 
 class SealedError(Exception):

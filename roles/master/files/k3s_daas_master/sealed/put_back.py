@@ -1,6 +1,7 @@
 """Root's half at the start: a host without its state gets it back, before k3s starts.
 
 has its state            nothing to do; the service finds out whether it is still the newest
+has one, overtaken       nothing starts (see `fence`)
 the chain anchors none   nothing to do; a new cluster begins
 the chain anchors one    that very snapshot, or nothing starts
 """
@@ -19,13 +20,14 @@ from typing import Any
 from k3s_daas.chain.errors import ChainError
 from k3s_daas_master.backups.make import version_of_binary
 from k3s_daas_master.backups.pack import unpack
-from k3s_daas_master.backups.places import BackupError, Places, have_folder
+from k3s_daas_master.backups.places import OVERTAKEN, BackupError, Places, have_folder
 from k3s_daas_master.backups.put import check, put
 from k3s_daas_master.clock import Clock
 from k3s_daas_master.config import Config
 from k3s_daas_master.freshness import STALE_MS
 from k3s_daas_master.sealed import exchange
 from k3s_daas_master.sealed.choose import choose
+from k3s_daas_master.sealed.errors import SealedError
 from k3s_daas_master.sealed.exchange import Base, Place
 from k3s_daas_master.sealed.keys import Keys
 from k3s_daas_master.sealed.store import Store
@@ -62,6 +64,15 @@ def restore(
     owner: str | None = "k3s-daas-master",
 ) -> dict[str, Any]:
     """Have the anchored snapshot in place; what was done. Raises SealedError, BackupError, StateError."""
+    overtaken = places.master / OVERTAKEN
+    if overtaken.exists():
+        raise SealedError(
+            "overtaken",
+            f"{overtaken}, which the service left when it learned that another master goes on from here",
+            "a state that nobody has overtaken, or none",
+            f"Move {places.server} and {places.master} away: without them this host restores the newest "
+            "snapshot and takes over. Or leave it off.",
+        )
     if has_state(places):
         return {"restored": None, "because": "this host has its state"}
     if not word.hash:

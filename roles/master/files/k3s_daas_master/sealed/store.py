@@ -22,6 +22,11 @@ def name_of(counter: int, hash_: bytes) -> str:
     return f"{counter:012d}-{hash_.hex()}.sealed"
 
 
+def is_name(name: str) -> bool:
+    """Whether a snapshot could have this name."""
+    return _NAMED.fullmatch(name) is not None
+
+
 def counter_in(name: str) -> int:
     """The counter in the name of a snapshot."""
     return int(name[:12])
@@ -54,7 +59,7 @@ class DirectoryStore:
 
     def names(self) -> list[str]:
         return self._try(
-            lambda: sorted(entry.name for entry in os.scandir(self._folder) if _NAMED.fullmatch(entry.name))
+            lambda: sorted(entry.name for entry in os.scandir(self._folder) if is_name(entry.name))
         )
 
     def read(self, name: str) -> bytes | None:
