@@ -23,6 +23,7 @@ NOT_RUN = {
     ("docs/aws.md", "playbooks/provision_aws.yml"): "wants AWS; tests/aws runs it on a double of AWS",
     ("docs/aws.md", "playbooks/deprovision_aws.yml"): "wants AWS; tests/aws runs it on a double of AWS",
     ("docs/aws.md", "playbooks/autoscaling.yml"): "wants AWS; tests/aws runs what its timer runs",
+    ("docs/awx.md", "playbooks/awx.yml"): "wants a controller; tests/awx runs it on a double of one",
     (
         "docs/image.md",
         "playbooks/build_image.yml",

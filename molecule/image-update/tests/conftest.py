@@ -29,6 +29,7 @@ from k3s_daas.registry.mastery import Image, allowed_images
 from k3s_daas_localnet import nsm_serve
 from k3s_daas_localnet.nsm import NsmEmulator
 from nitro_standin.make_image import pcr0
+from pages import told
 from restored import AGENT, OnChain, Writer, ask_chain, is_ready
 from scenario import PROJECT, STAGE, Chain, Run, play, play_killed_at
 from stage import nitro
@@ -37,9 +38,11 @@ from testhosts.names import Fleet
 
 WORKER = "worker-1"
 VARIABLES = f"--extra-vars=@{PROJECT / 'molecule/image-update/vars/main.yml'}"
-UPDATE, ROLLBACK, TAKEOVER = (
-    f"playbooks/{name}.yml" for name in ("update_image", "rollback_image", "takeover")
-)
+# The variables on the page are a reader's own; `step` has others for each.
+UPDATE = told("docs/image-update.md", "playbooks/update_image.yml", "image_update_record")
+CHECK = told("docs/image-update.md", "playbooks/update_image.yml", "image_update_record", "--check")
+ROLLBACK = told("docs/image-update.md", "playbooks/rollback_image.yml")
+TAKEOVER = told("docs/image-update.md", "playbooks/takeover.yml", "confirm", confirm="standby")
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,9 @@ def story(
             chain.balance_mist(stage["operator"]),
         )
 
-    def step(name: str, playbook: str, *arguments: str, master: str = "master", **variables: Any) -> Step:
+    def step(name: str, command: tuple[str, ...], master: str = "master", **variables: Any) -> Step:
         began = time.time()
-        run = play(playbook, VARIABLES, *arguments, f"--extra-vars={json.dumps(variables)}")
+        run = play(*command, VARIABLES, f"--extra-vars={json.dumps(variables)}")
         done = Step(run, time.time() - began, look(master))
         say(f"{name}: {done.took_s:.1f} s, exit {run.code}, changed {sum(run.changed.values())}")
         return done
@@ -167,7 +170,7 @@ def story(
     before = look()
     writer = Writer(connect(hosts["master"], stage["hosts"]["master"]))
     two = {"image_update_record": record("two")}
-    checked = step("check", UPDATE, "--check", **two)
+    checked = step("check", CHECK, **two)
     broken = writing(
         "an image that never comes up",
         writer,
@@ -181,7 +184,7 @@ def story(
 
     def killed_and_again() -> Step:
         play_killed_at(
-            "Have the emulator measure the image", UPDATE, VARIABLES, f"--extra-vars={json.dumps(two)}"
+            "Have the emulator measure the image", *UPDATE, VARIABLES, f"--extra-vars={json.dumps(two)}"
         )
         return step("update, killed and run again", UPDATE, **two)
 
@@ -191,9 +194,7 @@ def story(
     rolled_back_twice = step("rollback again", ROLLBACK)
     refused = asyncio.run(attest(stage, deployment, records, "two"))
 
-    taken_over, serving_s = take_over(
-        stage, lambda: step("takeover", TAKEOVER, master="standby", confirm="standby")
-    )
+    taken_over, serving_s = take_over(stage, lambda: step("takeover", TAKEOVER, master="standby"))
     say(f"takeover: its master served {serving_s:.1f} s after the other host's end")
     return Story(
         before,
@@ -206,7 +207,7 @@ def story(
         refused,
         taken_over,
         serving_s,
-        step("takeover again", TAKEOVER, master="standby", confirm="standby"),
+        step("takeover again", TAKEOVER, master="standby"),
     )
 
 

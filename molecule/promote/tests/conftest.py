@@ -15,9 +15,13 @@ import pytest
 from testinfra.host import Host
 
 from k3s_daas.registry import Worker
+from pages import told
 from scenario import STAGE, Chain, Run, checkout, play, play_killed_at
 
-PROMOTE, ROLLBACK, HEALTH = (f"playbooks/{name}.yml" for name in ("promote", "rollback", "health"))
+PROMOTE = told("docs/promote.md", "playbooks/promote.yml")
+CHECK = told("docs/promote.md", "playbooks/promote.yml", "--check")
+ROLLBACK = told("docs/promote.md", "playbooks/rollback.yml")
+HEALTH = told("docs/promote.md", "playbooks/health.yml")
 # It ends at once, and systemd says so to whoever starts it.
 MASTER_THAT_ENDS = (
     "roles/master/templates/k3s-daas-master.service.j2",
@@ -127,10 +131,10 @@ def story(
         return checkout(tmp_path_factory.mktemp("release"), defect)
 
     before = look()
-    master_ends = play(PROMOTE, *common, f"--extra-vars={old}", project=bad(MASTER_THAT_ENDS)), look()
-    unheard = play(PROMOTE, *common, project=bad(WATCHER_UNHEARD)), look()
-    checked = play(PROMOTE, *common, "--check")
-    play_killed_at("TASK [watcher : Write its configuration", PROMOTE, *common)
+    master_ends = play(*PROMOTE, *common, f"--extra-vars={old}", project=bad(MASTER_THAT_ENDS)), look()
+    unheard = play(*PROMOTE, *common, project=bad(WATCHER_UNHEARD)), look()
+    checked = play(*CHECK, *common)
+    play_killed_at("TASK [watcher : Write its configuration", *PROMOTE, *common)
     killed = look()
     return Story(
         stage["k3s_old"]["version"],
@@ -140,9 +144,9 @@ def story(
         unheard,
         checked,
         killed,
-        (play(PROMOTE, *common), look()),
-        (play(PROMOTE, *common), look()),
-        play(HEALTH),
-        play(ROLLBACK, *common),
-        (play(ROLLBACK, *common, "--extra-vars=confirm=local"), look()),
+        (play(*PROMOTE, *common), look()),
+        (play(*PROMOTE, *common), look()),
+        play(*HEALTH),
+        play(*ROLLBACK, *common),
+        (play(*ROLLBACK, *common, "--extra-vars=confirm=local"), look()),
     )

@@ -123,6 +123,4 @@ def story(
     found = nodes() if anew.code == 0 else {}
     hosts[WORKER].check_output("chmod 0640 /etc/systemd/system/k3s-daas-watcher.service")
     drifted = controller.launch("drift")
-    return Story(
-        cluttered, refused, checked, reset, again, foretold, anew, found, drifted, controller.homes
-    )
+    return Story(cluttered, refused, checked, reset, again, foretold, anew, found, drifted, controller.homes)
