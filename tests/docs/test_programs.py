@@ -17,6 +17,7 @@ from k3s_daas_master.backups import command as backups
 #: Other programs on the pages, that are not looked into: what they are for.
 OTHER_PROGRAMS = {
     "ansible": "modules alone, by hand",
+    "ansible-builder": "wants a container engine",
     "ansible-doc": "a module's options",
     "ansible-galaxy": "wants Galaxy",
     "ansible-inventory": "the example's hosts are nobody's",
