@@ -29,6 +29,7 @@ OTHER_PROGRAMS = {
     "k3s": "k3s' own",
     "nitro-cli": "AWS's, on a Nitro instance",
     "pip": "wants a package index",
+    "podman": "a container engine",
     "python": "the localnet and the emulator; their tests start them",
     "read": "the operator's shell",
     "reboot": "the operator's hosts",
