@@ -21,7 +21,7 @@ FLEET = {
     "k3s_daas_workers": {"hosts": {"worker-1": NOWHERE}},
 }
 #: A host's own, which no release brings or takes.
-OWN = {"/etc/k3s-daas/heartbeat.key", "/etc/rancher/k3s/agent-token"}
+OWN = {"/etc/k3s-daas/heartbeat.key", "/etc/rancher/k3s/agent-token", "/var/lib/k3s-daas-master/sui.key"}
 
 
 def test_an_enclave_has_no_way_back(tmp_path: Path) -> None:

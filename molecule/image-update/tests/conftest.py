@@ -22,7 +22,7 @@ from lightkube import Client, KubeConfig
 from lightkube.resources.core_v1 import ConfigMap
 from testinfra.host import Host
 
-from k3s_daas.attestation.statements import registration
+from k3s_daas.attestation.statements import Statement, registration
 from k3s_daas.chain import Key, MoveAbort, SuiClient
 from k3s_daas.registry import Deployment, Registry
 from k3s_daas.registry.mastery import Image, allowed_images
@@ -265,8 +265,17 @@ async def attest(stage: dict[str, Any], deployment: Deployment, folder: Path, im
     module = NsmEmulator.load_or_create(STAGE / "nsm", now_ms)
     wallet = Key.load(stage["wallet"])
     pcrs = nsm_serve.DEFAULT_PCRS | {0: bytes.fromhex(pcr0(image))}
-    statement = registration(deployment.registry_id, wallet.address)
-    document = module.document(now_ms, pcrs=pcrs, public_key=bytes(range(32)), user_data=statement)
+    statement = Statement(
+        stage["chain_id"],
+        deployment.original_package_id,
+        deployment.registry_id,
+        wallet.address,
+        ca_hash=bytes(32),
+        config_hash=bytes(32),
+    )
+    document = module.document(
+        now_ms, pcrs=pcrs, public_key=bytes(range(32)), user_data=registration(statement)
+    )
     async with await SuiClient.connect([stage["rpc"]], "localnet", wallet, stage["chain_id"]) as chain:
         assert Image(pcrs[0], pcrs[3]) not in await allowed_images(Registry(chain, deployment))
         try:
