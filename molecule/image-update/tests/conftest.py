@@ -267,7 +267,7 @@ async def attest(stage: dict[str, Any], deployment: Deployment, folder: Path, im
     pcrs = nsm_serve.DEFAULT_PCRS | {0: bytes.fromhex(pcr0(image))}
     statement = Statement(
         stage["chain_id"],
-        deployment.original_package_id,
+        deployment.types_id,
         deployment.registry_id,
         wallet.address,
         ca_hash=bytes(32),
