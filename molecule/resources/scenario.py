@@ -40,7 +40,11 @@ STAGE = PROJECT / ".state" / os.environ["K3S_DAAS_STAGE"]
 # What each playbook said that a test ran. Not beside the journals: their folder is made anew at the end.
 RUNS = PROJECT / ".state/logs" / f"{os.environ['K3S_DAAS_STAGE']}-runs"
 # Molecule wants colours; who reads the output here doesn't.
-_PLAIN = os.environ | {"ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+# As an operator's shell has it: a checkout's own ansible.cfg counts, not the one that molecule names.
+_PLAIN = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"} | {
+    "ANSIBLE_FORCE_COLOR": "0",
+    "ANSIBLE_NOCOLOR": "1",
+}
 
 
 @dataclass(frozen=True)
