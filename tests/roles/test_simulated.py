@@ -92,7 +92,7 @@ def test_with_an_enclave_nothing_is_set_up_on_the_masters_host(tmp_path: Path) -
 def test_every_play_of_site_leaves_an_enclave_alone() -> None:
     """Each of its plays for the master's host ends for an enclave before anything is done there."""
     found = 0
-    for name in ("site", "master", "workers"):
+    for name in ("site", "environment", "master", "workers"):
         for one in yaml.safe_load((PROJECT / f"playbooks/{name}.yml").read_text()):
             if "k3s_daas_master" not in one.get("hosts", ""):
                 continue

@@ -70,7 +70,7 @@ def story(
     before = look()
     checked = play(*CHECK), look()
     # Watcher and agent are stopped, and nothing is sent yet.
-    play_killed_at("TASK [contracts : Request the unstake", *EXIT)
+    play_killed_at("PLAY [Request the unstake", *EXIT)
     killed = look()
     # Nothing listens on that port of the host: for this run it is lost.
     lost = tmp_path_factory.mktemp("lost") / "hosts.json"
